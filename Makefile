@@ -1,0 +1,63 @@
+# Every target works from a fresh clone: it makes .venv, builds the kernels and installs the package there first.
+# PYTHON=python3.12 chooses the interpreter, ARGS="..." goes to pytest or to the benchmarks.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint format wheel clean
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+# The kernels' object files live and die with the environment that they were built for.
+INSTALL := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" NSTCORE_BUILD_DIR="$(CURDIR)/$(VENV)/native" \
+           $(PIP) install --no-build-isolation --editable
+BUILD_NEEDS := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ,)
+NATIVE := $(shell find csrc python -type f) CMakeLists.txt setup.py pyproject.toml
+CPP := $(shell find csrc python -name '*.cpp' -o -name '*.h')
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##\(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+demo: $(VENV)/.built  ## paint the pictures in the package; shows where the page is
+	@$(VENV)/bin/nst demo $(ARGS)
+
+test: $(VENV)/.test  ## run all tests
+	@NSTCORE_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadgroup $(ARGS)
+
+bench: $(VENV)/.built  ## run the benchmarks (ARGS="--profile full")
+	@for file in benchmarks/*_bench.py; do $(PY) $$file $(ARGS) || exit 1; echo; done
+
+lint: $(VENV)/.lint  ## ruff, mypy, clang-format and the size budget
+	@status=0; \
+	$(VENV)/bin/ruff check --quiet . || status=1; \
+	$(VENV)/bin/ruff format --quiet --check . || status=1; \
+	$(PY) -m mypy --no-error-summary || status=1; \
+	$(VENV)/bin/clang-format --dry-run -Werror $(CPP) || status=1; \
+	$(PY) tools/size_budget.py || status=1; \
+	exit $$status
+
+format: $(VENV)/.lint  ## rewrite the files as ruff and clang-format want them
+	@$(VENV)/bin/ruff check --quiet --fix .; $(VENV)/bin/ruff format --quiet .
+	@$(VENV)/bin/clang-format -i $(CPP)
+
+wheel: $(VENV)/.built  ## build the sdist, and from it the wheel, into dist/
+	@rm -rf dist && $(PY) -c "from setuptools import build_meta; build_meta.build_sdist('dist')" >/dev/null
+	@$(PIP) wheel --no-deps --wheel-dir dist dist/*.tar.gz
+	@ls dist/*
+
+clean:  ## remove what the other targets made
+	@rm -rf $(VENV) build dist nstcore.egg-info nstcore/_native*.so .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@find nstcore tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@sh tools/venv.sh
+
+$(VENV)/.built: $(NATIVE) | $(VENV)/bin/python
+	@echo "installing nstcore and building its kernels (a minute the first time)"
+	@$(PIP) install $(BUILD_NEEDS)
+	@$(INSTALL) .
+	@touch $@
+
+$(VENV)/.test $(VENV)/.lint: $(VENV)/.%: pyproject.toml | $(VENV)/.built
+	@echo "installing what make $* needs"
+	@$(INSTALL) ".[$*]"
+	@touch $@

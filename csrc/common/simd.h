@@ -1,0 +1,66 @@
+// A vector of floats or doubles, as wide as the instruction set of this build allows.
+//
+// One source serves every instruction set: the compiler's vector extensions give +, * and fused multiply-add
+// (-ffp-contract=fast), and the tile sizes below follow from the number of registers.
+#pragma once
+
+#include <cstdint>
+
+namespace nst::NST_ISA_NS {
+
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64, vector_registers = 32;
+#elif defined(__AVX2__)
+constexpr int vector_bytes = 32, vector_registers = 16;
+#elif defined(__aarch64__)
+constexpr int vector_bytes = 16, vector_registers = 32;
+#else
+constexpr int vector_bytes = 16, vector_registers = 16;
+#endif
+
+template <class T>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+    typedef float type __attribute__((vector_size(vector_bytes), aligned(4), may_alias));
+};
+template <>
+struct VectorOf<double> {
+    typedef double type __attribute__((vector_size(vector_bytes), aligned(8), may_alias));
+};
+
+template <class T>
+using Vec = typename VectorOf<T>::type;
+
+template <class T>
+constexpr int lanes = vector_bytes / static_cast<int>(sizeof(T));
+
+template <class T>
+inline Vec<T> load(const T* p) {
+    return *reinterpret_cast<const Vec<T>*>(p);
+}
+
+template <class T>
+inline void store(T* p, Vec<T> v) {
+    *reinterpret_cast<Vec<T>*>(p) = v;
+}
+
+// A NaN stays NaN: hidden as a 0 it would spoil the result without a trace.
+template <class T>
+inline Vec<T> relu(Vec<T> v) {
+    return Vec<T>{} > v ? Vec<T>{} : v;
+}
+
+template <class I>
+inline I min_of(I a, I b) {
+    return b < a ? b : a;
+}
+
+template <class I>
+inline I max_of(I a, I b) {
+    return a < b ? b : a;
+}
+
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace nst::NST_ISA_NS

@@ -1,0 +1,202 @@
+"""The tape: what was computed from what, and the pass back over it.
+
+A `Node` is one operation that ran; it holds its context (saved arrays) and, for each input, the tensor or node that
+the input's gradient goes to. `run_backward` visits the nodes in reverse topological order, without recursion, and
+frees each node's saved arrays as soon as its gradient is computed.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nstcore.backend import current_backend
+from nstcore.errors import DTypeError, GradientError
+
+if TYPE_CHECKING:
+    from nstcore.autograd.tensor import Tensor
+    from nstcore.ops._op import Array, Kernel, Op
+
+
+class _State(threading.local):
+    recording = True
+
+
+_state = _State()
+
+
+def is_recording() -> bool:
+    """Whether operations on tensors are put on the tape in this thread."""
+    return _state.recording
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Record nothing inside a ``with`` block (or a function decorated with ``@no_grad()``)."""
+    before, _state.recording = _state.recording, False
+    try:
+        yield
+    finally:
+        _state.recording = before
+
+
+NUMERIC = "biuf"  # kinds of element type: bool, integers, float
+
+# Arrays up to this size are fingerprinted whole; of larger ones, a sample of about this many bytes.
+FINGERPRINT_BYTES = 1 << 18
+
+
+def fingerprint(a: Array) -> int:
+    """A number that changes when `a` is changed in place (for a large array: at one of its sampled elements)."""
+    step = -(-a.nbytes // FINGERPRINT_BYTES) | 1  # odd: shares no factor with a power of two, so every channel is met
+    flat = a.reshape(-1, order="A") if a.flags.forc else a.flat
+    return zlib.crc32(np.ascontiguousarray(flat[::step]).data)
+
+
+class Context:
+    """What one run of an operation keeps for its gradient."""
+
+    __slots__ = ("_prints", "_saved", "extra", "needs")
+
+    def __init__(self, needs: tuple[bool, ...]) -> None:
+        self.needs = needs  # whether each input wants a gradient
+        self.extra: Any = None  # anything that is not an array the user can reach
+        self._saved: tuple[Array | None, ...] = ()
+        self._prints: tuple[int | None, ...] = ()
+
+    def save(self, *arrays: Array | None) -> None:
+        """Keep `arrays` for the gradient (only when one is wanted) and remember what they contain."""
+        if any(self.needs):
+            self._saved = arrays
+            self._prints = tuple(None if a is None else fingerprint(a) for a in arrays)
+
+    def saved(self) -> tuple[Any, ...]:
+        """The saved arrays; `GradientError` when one was changed since."""
+        for a, before in zip(self._saved, self._prints, strict=True):
+            if a is not None and fingerprint(a) != before:
+                raise GradientError(
+                    f"an array of shape {a.shape} that its gradient needs was changed in place after it was used; "
+                    "change a copy, or change it after backward()"
+                )
+        return self._saved
+
+
+class Node:
+    """One operation on the tape."""
+
+    __slots__ = ("context", "kernel", "op", "params", "parents")
+
+    def __init__(self, op: Op, kernel: Kernel, context: Context, parents: tuple[Any, ...], params: dict[str, Any]):
+        self.op = op
+        self.kernel = kernel
+        self.context: Context | None = context
+        self.parents: tuple[Tensor | Node | None, ...] = parents
+        self.params = params
+
+    def backward(self, grad: Array) -> tuple[Array | None, ...]:
+        """Gradients of the inputs, one each."""
+        if self.context is None:
+            raise GradientError(
+                f"[{self.op.name}] the tape was already used by backward(); "
+                "pass retain_graph=True to the first call to use it twice"
+            )
+        if self.kernel.backward is None:
+            raise GradientError(f"[{self.op.name}] has no gradient")
+        try:
+            return self.kernel.backward(self.context, grad, **self.params)
+        except GradientError as error:
+            raise GradientError(f"[{self.op.name}] {error}") from None
+
+
+def apply(op: Op, inputs: tuple[Any, ...], **params: Any) -> Any:
+    """Run `op` on tensors and arrays that are already checked, and put it on the tape when a gradient is wanted.
+
+    Returns a `Tensor` if any input is one, else an array.
+    """
+    from nstcore.autograd.tensor import Tensor
+
+    is_tensor = [isinstance(x, Tensor) for x in inputs]
+    arrays = [x.data if t else x for x, t in zip(inputs, is_tensor, strict=True)]
+    if any(a is not None and a.dtype.kind not in NUMERIC for a in arrays):
+        got = ", ".join(f"{a.dtype} {a.shape}" for a in arrays if a is not None)
+        raise DTypeError(f"[{op.name}] expects arrays of real numbers, got {got}")
+    needs = tuple(_state.recording and t and x.requires_grad for x, t in zip(inputs, is_tensor, strict=True))
+    kernel, context = op.kernel(current_backend()), Context(needs)
+    result = kernel.forward(context, *arrays, **params)
+    if isinstance(result, np.generic):  # what NumPy gives for arrays without axes
+        result = np.asarray(result)
+    if not any(is_tensor):
+        return result
+    if not any(needs):
+        return Tensor(result)
+    parents = tuple((x._node or x) if need else None for x, need in zip(inputs, needs, strict=True))
+    return Tensor(result, requires_grad=True, _node=Node(op, kernel, context, parents, params))
+
+
+def _topological(root: Node) -> list[Node]:
+    """All nodes that `root` depends on and itself, every node after the nodes it came from."""
+    order: list[Node] = []
+    done: set[int] = set()
+    stack: list[tuple[Node, bool]] = [(root, False)]
+    while stack:
+        node, expanded = stack.pop()
+        if expanded:
+            order.append(node)
+        elif id(node) not in done:
+            done.add(id(node))
+            stack.append((node, True))
+            stack.extend((p, False) for p in node.parents if isinstance(p, Node) and id(p) not in done)
+    return order
+
+
+class _Gradients:
+    """Gradients on their way back, added up where a value was used more than once."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, Array] = {}
+        self._owned: set[int] = set()  # sums that are our own array and may be added to in place
+
+    def add(self, target: object, grad: Array) -> None:
+        key = id(target)
+        if key not in self._sums:
+            self._sums[key] = grad
+        elif key in self._owned:
+            self._sums[key] += grad
+        else:
+            self._sums[key] = self._sums[key] + grad
+            self._owned.add(key)
+
+    def pop(self, target: object) -> Array | None:
+        self._owned.discard(id(target))
+        return self._sums.pop(id(target), None)
+
+
+def run_backward(root: Node, seed: Array, retain_graph: bool, deliver: Callable[[Tensor, Array], None]) -> None:
+    """Carry `seed`, the gradient of `root`'s result, back over the tape; `deliver` gets each leaf's gradient."""
+    order = _topological(root)
+    gradients = _Gradients()
+    gradients.add(root, seed)
+    leaves: dict[int, Tensor] = {}
+    while order:
+        node = order.pop()
+        grad = gradients.pop(node)
+        if grad is None:
+            continue
+        for parent, part in zip(node.parents, node.backward(grad), strict=True):
+            if parent is None or part is None:
+                continue
+            gradients.add(parent, part)
+            if not isinstance(parent, Node):
+                leaves[id(parent)] = parent
+        if not retain_graph:
+            node.context = None
+        del grad
+    for leaf in leaves.values():
+        total = gradients.pop(leaf)
+        if total is not None:
+            deliver(leaf, total)

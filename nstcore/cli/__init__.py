@@ -1,0 +1,57 @@
+"""The command ``nst``: one thin file a command group; `main` turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run ``nst`` and return its exit code: 0, 2 for bad input, 130 after Ctrl-C; other errors of ours give 1.
+
+    ``--debug`` (or ``NSTCORE_DEBUG=1``) shows the traceback instead of one line.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--debug" in arguments or os.environ.get("NSTCORE_DEBUG"):
+        return _run([a for a in arguments if a != "--debug"])
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
+        return 0
+    except MemoryError:
+        return _say("out of memory; a smaller --size needs less", 1)
+    except Exception as error:
+        return _explain(error)
+
+
+def _run(arguments: list[str]) -> int:
+    from nstcore.cli.app import app
+
+    code = app(arguments, prog_name="nst", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """One line for an error that a user can do something about; anything else is ours and is raised."""
+    from nstcore.errors import NonFiniteError, NstError
+
+    usage = getattr(error, "format_message", None)  # Typer's own errors: unknown option, missing argument
+    if usage is not None:
+        return _say(f"{usage()} (nst --help shows what there is)", BAD_INPUT)
+    if isinstance(error, NstError):
+        return _say(str(error), 1 if isinstance(error, NonFiniteError) else BAD_INPUT)
+    raise error
+
+
+def _say(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

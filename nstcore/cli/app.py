@@ -1,0 +1,40 @@
+"""The command's tree of groups."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import nstcore
+from nstcore.cli import demo, doctor, operations, style, weights
+
+app = typer.Typer(
+    help="Paint photographs in the style of paintings, on an engine of its own: no framework, no download, no GPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("style")(style.style)
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+app.command("ops")(operations.operations)
+app.add_typer(weights.app, name="weights")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nstcore {nstcore.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads to use; default: every core.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options that stand before the command."""
+    if threads is not None:
+        nstcore.set_num_threads(threads)

@@ -1,0 +1,99 @@
+"""``nst demo``: the main job on pictures in the package, shown on a page."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from nstcore.cli import _progress
+from nstcore.errors import OutputError
+
+NOISE_SIZE, NOISE_STEPS = 100, 400
+SNAPSHOTS = (1, 10, 30, 100, 200, NOISE_STEPS)
+
+
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the page and the pictures.")] = Path("nst-demo"),
+    photo: Annotated[str, typer.Option(help="chelsea, coffee, rocket or astronaut.")] = "chelsea",
+    painting: Annotated[str, typer.Option(help="swirl, autumn, mosaic or woodcut.")] = "swirl",
+    size: Annotated[int, typer.Option(help="Longer side of the picture at the defaults.")] = 384,
+    steps: Annotated[int, typer.Option(help="Steps of the run at the defaults.")] = 150,
+) -> None:
+    """Paint a photograph that comes with the package, twice, and make a page of it.
+
+    Once at the defaults of `nst style`, once as the course does it: from white noise, by plain gradient descent.
+    """
+    from nstcore.demo import picture_path
+    from nstcore.demo.painter import paint
+    from nstcore.images import load, resize, save
+
+    content = load(picture_path(photo), size=size)
+    style = paint(painting, 512, 640)
+    folder = _folder(output)
+    save(folder / "content.jpg", content)
+    save(folder / "style.jpg", style)
+    sections = [
+        _defaults(folder, content, style, size, steps),
+        _white_noise(folder, resize(content, NOISE_SIZE), style),
+    ]
+    from nstcore.demo import page
+
+    words = "Made by <code>nst demo</code> on this machine: no framework, no download, no GPU."
+    page.write(folder / "index.html", f"{photo} in the style of {painting}", words, sections)
+    typer.echo(f"{folder / 'index.html'}: open it in a browser; the pictures lie beside it")
+
+
+def _folder(path: Path) -> Path:
+    """Make the output folder, or say why not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"[demo] cannot make the folder {path}: {error.strerror or error}") from error
+    return path
+
+
+def _defaults(folder: Path, content: Any, style: Any, size: int, steps: int) -> str:
+    """The run at the defaults of ``nst style``."""
+    from nstcore.demo.page import figure, section
+    from nstcore.images import save
+    from nstcore.style import report, transfer
+
+    with _progress.bar(steps, label="defaults") as show:
+        result = transfer(content, style, size=size, steps=steps, callback=lambda p: show(p.row))
+    save(folder / "result.png", result.image)
+    figures = [figure(content, "content"), figure(style, "style, drawn by nstcore's own painter"), figure(result.image, "result")]
+    words = (
+        "<code>nst style content.jpg style.jpg</code>: start from the photograph, minimise "
+        f"α J<sub>content</sub> + β J<sub>style</sub> by L-BFGS. {html.escape(report.sentence(report.summary(result)))}."
+    )
+    return section("At the defaults", words, figures, report.draw_losses(result.history))
+
+
+def _white_noise(folder: Path, content: Any, style: Any) -> str:
+    """The course's own algorithm, with the picture at some of its steps."""
+    from nstcore.demo.page import figure, section
+    from nstcore.images import save
+    from nstcore.style import report, transfer
+
+    snapshots: dict[int, Any] = {}
+    with _progress.bar(NOISE_STEPS, label="white noise") as show:
+
+        def after_step(progress: Any) -> None:
+            show(progress.row)
+            if progress.row.step in SNAPSHOTS:
+                snapshots[progress.row.step] = progress.image
+
+        result = transfer(
+            content, style, size=NOISE_SIZE, steps=NOISE_STEPS, init="noise", optimizer="gd", callback=after_step
+        )
+    save(folder / "white-noise.png", np.concatenate(list(snapshots.values()), axis=1))
+    figures = [figure(image, f"step {step}", small=True) for step, image in snapshots.items()]
+    words = (
+        "<code>nst style content.jpg style.jpg --size 100 --init noise --optimizer gd</code>: start from white noise and "
+        f"go down the gradient of the pixels. {html.escape(report.sentence(report.summary(result)))}."
+    )
+    return section("From white noise, by gradient descent", words, figures, report.draw_losses(result.history))

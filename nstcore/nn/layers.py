@@ -1,0 +1,96 @@
+"""Layers with parameters, and the pools between them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from nstcore import ops
+from nstcore.autograd import Tensor
+from nstcore.nn.module import Module
+
+Pair = tuple[int, int]
+
+
+def he_normal(shape: tuple[int, ...], fan_in: int, rng: np.random.Generator) -> Tensor:
+    """A float32 parameter drawn from N(0, 2 / fan_in). Source: He et al., "Delving Deep into Rectifiers", 2015, eq. 10."""
+    values = rng.standard_normal(shape) * np.sqrt(2.0 / max(1, fan_in))
+    return Tensor(values.astype(np.float32), requires_grad=True)
+
+
+class Conv2d(Module):
+    """Convolution (n, h, w, c) -> (n, p, q, k) with bias; see `nstcore.ops.conv2d`.
+
+    weight: (k, r, s, c), bias: (k,). Without `rng` the parameters are zero, to be loaded.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        filters: int,
+        size: int | Pair,
+        *,
+        stride: int | Pair = 1,
+        padding: int | Pair | Literal["same"] = 0,
+        activation: Literal["relu"] | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        r, s = (size, size) if isinstance(size, int) else size
+        shape = (filters, r, s, channels)
+        self.weight = (
+            he_normal(shape, r * s * channels, rng) if rng else Tensor(np.zeros(shape, np.float32), requires_grad=True)
+        )
+        self.bias = Tensor(np.zeros(filters, np.float32), requires_grad=True)
+        self.stride, self.padding, self.activation = stride, padding, activation
+
+    def forward(self, x: Any) -> Any:
+        """x: (n, h, w, c)."""
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.activation)
+
+
+class Linear(Module):
+    """x W + b: (n, d) -> (n, k). weight: (d, k), bias: (k,)."""
+
+    def __init__(self, inputs: int, outputs: int, *, rng: np.random.Generator) -> None:
+        self.weight = he_normal((inputs, outputs), inputs, rng)
+        self.bias = Tensor(np.zeros(outputs, np.float32), requires_grad=True)
+
+    def forward(self, x: Any) -> Any:
+        """x: (n, d)."""
+        return ops.matmul(x, self.weight) + self.bias
+
+
+class MaxPool2d(Module):
+    """See `nstcore.ops.max_pool2d`."""
+
+    def __init__(self, size: int | Pair, stride: int | Pair | None = None, ceil_mode: bool = False) -> None:
+        self.size, self.stride, self.ceil_mode = size, stride, ceil_mode
+
+    def forward(self, x: Any) -> Any:
+        """x: (n, h, w, c)."""
+        return ops.max_pool2d(x, self.size, self.stride, ceil_mode=self.ceil_mode)
+
+
+class AvgPool2d(Module):
+    """See `nstcore.ops.avg_pool2d`."""
+
+    def __init__(self, size: int | Pair, stride: int | Pair | None = None, ceil_mode: bool = False) -> None:
+        self.size, self.stride, self.ceil_mode = size, stride, ceil_mode
+
+    def forward(self, x: Any) -> Any:
+        """x: (n, h, w, c)."""
+        return ops.avg_pool2d(x, self.size, self.stride, ceil_mode=self.ceil_mode)
+
+
+class Sequential(Module):
+    """One part after the other."""
+
+    def __init__(self, *parts: Module) -> None:
+        self.parts = list(parts)
+
+    def forward(self, x: Any) -> Any:
+        """x: whatever the first part takes."""
+        for part in self.parts:
+            x = part(x)
+        return x

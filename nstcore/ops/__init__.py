@@ -1,0 +1,32 @@
+"""Operations on tensors and arrays, one file a family; `OPS` is the registry of their records."""
+
+from __future__ import annotations
+
+from nstcore.ops._op import OPS, Case, Kernel, Op, Tolerance
+from nstcore.ops.conv import conv2d
+from nstcore.ops.elementwise import (
+    absolute,
+    add,
+    div,
+    exp,
+    log,
+    maximum,
+    mul,
+    power,
+    relu,
+    sigmoid,
+    softplus,
+    sqrt,
+    sub,
+)
+from nstcore.ops.gram import gram
+from nstcore.ops.linear import l2_normalize, logistic_loss, matmul
+from nstcore.ops.pool import avg_pool2d, max_pool2d
+from nstcore.ops.reduce import mean, sum
+from nstcore.ops.shaping import concat, getitem, reshape, transpose
+
+__all__ = [
+    "OPS", "Case", "Kernel", "Op", "Tolerance",
+    "absolute", "add", "avg_pool2d", "concat", "conv2d", "div", "exp", "getitem", "gram", "l2_normalize", "log", "logistic_loss", "matmul", "max_pool2d",
+    "maximum", "mean", "mul", "power", "relu", "reshape", "sigmoid", "softplus", "sqrt", "sub", "sum", "transpose",
+]  # fmt: skip

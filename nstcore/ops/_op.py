@@ -1,0 +1,158 @@
+"""The record of an operation, and the registry that tests, benchmarks, docs and ``nst ops`` read.
+
+An operation is declared once, in its family's file, with everything that is known about it; nothing else in the
+repository keeps a list of operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nstcore.errors import ArgumentError, DTypeError, ShapeError
+
+Array = NDArray[Any]
+FLOATS = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One implementation of an operation and its gradient.
+
+    ``forward(ctx, *arrays, **params)`` returns the result; it passes to ``ctx.save`` what the gradient needs.
+    ``backward(ctx, grad, **params)`` returns one gradient an input, ``None`` where ``ctx.needs[i]`` is false.
+    ``symbols`` are the native functions it calls.
+    """
+
+    forward: Callable[..., Any]
+    backward: Callable[..., tuple[Array | None, ...]] | None
+    symbols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a kernel may be from the reference, as max |a - b| / max |b|, by element type."""
+
+    float32: float = 2e-6
+    float64: float = 1e-13
+
+    def __getitem__(self, dtype: str) -> float:
+        return float(getattr(self, dtype))
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sample inputs: `shapes` are filled by `draw` (default: standard normal), `params` go to the public function.
+
+    `draw(rng, shape, index)` gives input number `index`; it stays away from kinks, where there is no derivative.
+    `integers` lists inputs that are indices or labels: they keep their type and have no gradient.
+    """
+
+    label: str
+    shapes: tuple[tuple[int, ...], ...]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    draw: Callable[[np.random.Generator, tuple[int, ...], int], Array] | None = None
+    integers: tuple[int, ...] = ()
+    tolerance: Tolerance | None = None  # where this case is less exact than the operation's other ones
+
+    def inputs(self, dtype: str, seed: int = 0) -> list[Array]:
+        """The arrays of this case, the same for the same seed."""
+        rng = np.random.default_rng(seed)
+        draw = self.draw or (lambda rng, shape, _: rng.standard_normal(shape))
+        drawn = [np.asarray(draw(rng, shape, i)) for i, shape in enumerate(self.shapes)]
+        return [a if i in self.integers else a.astype(dtype) for i, a in enumerate(drawn)]
+
+
+@dataclass(frozen=True)
+class Op:
+    """Everything that is known about an operation.
+
+    `signature` names the axes of inputs and result, such as ``"n h w c, k r s c, k -> n p q k"``; a leading ``...``
+    means any axes, and ``[k]`` an input that may be left out. `flops` and `traffic` take the input shapes and
+    parameters and give multiply-adds counted twice, and bytes an element type of one byte would move.
+    """
+
+    name: str
+    signature: str
+    public: Callable[..., Any]
+    reference: Kernel
+    cases: tuple[Case, ...]
+    cpu: Kernel | None = None
+    dtypes: tuple[str, ...] = FLOATS
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    gradient: bool = True
+    flops: Callable[..., float] | None = None
+    traffic: Callable[..., float] | None = None
+    source: str = ""
+
+    def allowed(self, case: Case, dtype: str) -> float:
+        """How far a kernel may be from the reference in `case`."""
+        return (case.tolerance or self.tolerance)[dtype]
+
+    def kernel(self, backend: str) -> Kernel:
+        """The implementation for `backend`; operations without native kernels use their reference everywhere."""
+        return self.cpu if backend == "cpu" and self.cpu is not None else self.reference
+
+
+OPS: dict[str, Op] = {}
+
+
+def register(op: Op) -> Op:
+    """Add `op` to the registry; a name can be taken once."""
+    if op.name in OPS:
+        raise ValueError(f"operation {op.name!r} is registered twice")
+    OPS[op.name] = op
+    return op
+
+
+def parse_signature(signature: str) -> tuple[list[list[str]], list[str]]:
+    """Axis names of each input and of the result: ``"n d, m d -> n m"`` gives ``([[n, d], [m, d]], [n, m])``."""
+    left, right = signature.split("->")
+    return [part.split() for part in left.split(",")], right.split()
+
+
+def check_shapes(op: Op, arrays: Sequence[Array | None]) -> dict[str, int]:
+    """Bind the axis names of ``op.signature`` to the sizes of `arrays` and return them.
+
+    Raises `ShapeError` when an array has another number of axes, or an axis name would get two sizes.
+    """
+    inputs, _ = parse_signature(op.signature)
+    sizes: dict[str, int] = {}
+    for names, array in zip(inputs, arrays, strict=True):
+        if array is None:
+            continue
+        plain = [name.strip("[]") for name in names if name != "..."]
+        leading = array.ndim - len(plain)
+        if leading < 0 or (leading > 0 and names[0] != "..."):
+            expected = ", ".join(name.strip("[]") for name in names)
+            raise ShapeError(f"[{op.name}] expects ({expected}), got {array.shape}")
+        for name, size in zip(plain, array.shape[leading:], strict=True):
+            known = str(size) if not name.isdecimal() else name
+            if sizes.setdefault(name, int(known)) != size:
+                shapes = ", ".join(str(a.shape) for a in arrays if a is not None)
+                raise ShapeError(
+                    f"[{op.name}] axis {name} must agree in {op.signature.split('->')[0].strip()}, got {shapes}"
+                )
+    return sizes
+
+
+def check_dtypes(op: Op, arrays: Sequence[Array | None]) -> None:
+    """Raise `DTypeError` unless all `arrays` share one element type that `op` takes."""
+    present = [a for a in arrays if a is not None]
+    kinds = {a.dtype.name for a in present}
+    if len(kinds) != 1 or not kinds <= set(op.dtypes):
+        got = ", ".join(a.dtype.name for a in present)
+        raise DTypeError(f"[{op.name}] expects arrays of one type, {' or '.join(op.dtypes)}, got {got}")
+
+
+def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
+    """`value`, a whole number or two (vertical, horizontal), as two; `ArgumentError` when either is below `least`."""
+    both = (value, value) if isinstance(value, (int, np.integer)) else value
+    valid = isinstance(both, Sequence) and len(both) == 2 and all(isinstance(v, (int, np.integer)) for v in both)
+    if not valid or isinstance(value, bool) or min(both) < least:
+        raise ArgumentError(f"[{op}] expects {name} as one whole number or two, at least {least}, got {value!r}")
+    return int(both[0]), int(both[1])

@@ -1,0 +1,309 @@
+"""Max and average pooling of feature maps."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nstcore.autograd.engine import Context, apply
+from nstcore.errors import ArgumentError, ShapeError
+from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register
+from nstcore.ops.elementwise import operand
+
+Pair = int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """The windows along one axis: window o starts at pixel o · stride − padding."""
+
+    name: str
+    pixels: int
+    window: int
+    stride: int
+    padding: int
+    ceil_mode: bool
+
+    def __len__(self) -> int:
+        """Number of windows; with `ceil_mode` also a last one that hangs over, if it starts before the right padding."""
+        room = self.pixels + 2 * self.padding - self.window
+        if not self.ceil_mode:
+            return room // self.stride + 1
+        count = -(-room // self.stride) + 1
+        return count - ((count - 1) * self.stride >= self.pixels + self.padding)
+
+    def real(self, o: int) -> slice:
+        """The pixels of window `o`."""
+        start = o * self.stride - self.padding
+        return slice(max(start, 0), min(start + self.window, self.pixels))
+
+    def counted(self, o: int, padding_too: bool) -> int:
+        """How many of them an average divides by."""
+        if not padding_too:
+            return self.real(o).stop - self.real(o).start
+        start = o * self.stride - self.padding
+        return min(start + self.window, self.pixels + self.padding) - start
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        return self.window, self.stride, self.padding
+
+
+def max_pool2d(x: Any, size: Pair, stride: Pair | None = None, padding: Pair = 0, ceil_mode: bool = False) -> Any:
+    """Largest value of each window: y_npqc = max over the window of x_nijc.
+
+    x: (n, h, w, c) float32 or float64. size, stride, padding: pixels, one number or (down, across); stride None means
+    `size`; padding counts as −∞ and is at most half of `size`. ceil_mode: keep a last window that hangs over the edge,
+    if it starts inside the picture or its left padding. Gives (n, p, q, c), p = ⌊(h + 2 padding − size) / stride⌋ + 1.
+
+    The first of equal values, row by row, takes the whole gradient. A NaN makes its windows NaN.
+    Raises `ShapeError` when a window is larger than the padded picture, `ArgumentError`, `DTypeError`.
+
+    >>> max_pool2d(np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1), 2)[0, :, :, 0]
+    array([[ 5.,  7.],
+           [13., 15.]], dtype=float32)
+    """
+    return _pool(MAX_POOL2D, x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode)
+
+
+def avg_pool2d(
+    x: Any,
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = False,
+) -> Any:
+    """Mean of each window: y_npqc = Σ over the window of x_nijc / count.
+
+    Arguments and errors as `max_pool2d`; padding adds 0. count: the real pixels of the window; with count_include_pad
+    its padding too (but never what hangs over the padding in ceil_mode).
+
+    >>> avg_pool2d(np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1), 2)[0, :, :, 0]
+    array([[ 2.5,  4.5],
+           [10.5, 12.5]], dtype=float32)
+    """
+    return _pool(
+        AVG_POOL2D, x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, count_include_pad=count_include_pad
+    )
+
+
+def _pool(op: Op, x: Any, **params: Any) -> Any:
+    x = operand(x, None)
+    check_shapes(op, (x,))
+    check_dtypes(op, (x,))
+    for axis in _axes(op.name, x.shape, **params):
+        if axis.pixels < 1 or axis.window > axis.pixels + 2 * axis.padding:
+            raise ShapeError(
+                f"[{op.name}] expects windows no larger than the padded picture, got size {axis.window} for "
+                f"{axis.name} = {axis.pixels} with padding {axis.padding}"
+            )
+    return apply(op, (x,), **params)
+
+
+def _axes(
+    name: str,
+    shape: tuple[int, ...],
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = False,
+) -> tuple[_Axis, _Axis]:
+    """The windows down and across a picture of `shape`."""
+    sizes = _pair(name, "size", size, 1)
+    strides = sizes if stride is None else _pair(name, "stride", stride, 1)
+    paddings = _pair(name, "padding", padding, 0)
+    if any(2 * p > s for p, s in zip(paddings, sizes, strict=True)):
+        raise ArgumentError(f"[{name}] expects padding of at most half of size, got padding {padding} for size {size}")
+    down, across = (
+        _Axis("hw"[i], shape[1 + i], sizes[i], strides[i], paddings[i], bool(ceil_mode)) for i in range(2)
+    )
+    return down, across
+
+
+def _pair(name: str, what: str, value: Any, least: int) -> tuple[int, int]:
+    """`value` as two whole numbers of at least `least`."""
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    try:
+        down, across = (operator.index(v) for v in pair)
+    except (TypeError, ValueError):
+        down = across = least - 1
+    if min(down, across) < least or any(isinstance(v, bool) for v in pair):
+        raise ArgumentError(f"[{name}] expects {what} of one or two whole numbers, at least {least}, got {value!r}")
+    return down, across
+
+
+def _windows(down: _Axis, across: _Axis) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
+    """Each window, row by row: its place in the result, and the index of its pixels in the picture."""
+    for p in range(len(down)):
+        for q in range(len(across)):
+            yield p, q, (slice(None), down.real(p), across.real(q))
+
+
+def _flat(window: Array) -> Array:
+    """(n, rows, columns, c) as (n, rows · columns, c)."""
+    return window.reshape(window.shape[0], -1 if window.size else window.shape[1] * window.shape[2], window.shape[3])
+
+
+def _max_reference(ctx: Context, x: Array, **params: Any) -> Array:
+    ctx.save(x)
+    down, across = _axes("max_pool2d", x.shape, **params)
+    y = np.empty((x.shape[0], len(down), len(across), x.shape[3]), x.dtype)
+    for p, q, pixels in _windows(down, across):
+        y[:, p, q] = np.max(_flat(x[pixels]), axis=1)
+    return y
+
+
+def _max_reference_back(ctx: Context, grad: Array, **params: Any) -> tuple[Array | None, ...]:
+    (x,) = ctx.saved()
+    dx = np.zeros_like(x)
+    for p, q, pixels in _windows(*_axes("max_pool2d", x.shape, **params)):
+        window = dx[pixels]
+        winner = np.argmax(_flat(x[pixels]), axis=1)  # the first of equal ones, or the first NaN
+        row, column = np.divmod(winner, window.shape[2])
+        n, c = np.indices(winner.shape)
+        window[n, row, column, c] += grad[:, p, q]
+    return (dx,)
+
+
+def _avg_reference(ctx: Context, x: Array, **params: Any) -> Array:
+    ctx.extra = x.shape
+    down, across = _axes("avg_pool2d", x.shape, **params)
+    padding_too = params.get("count_include_pad", False)
+    y = np.empty((x.shape[0], len(down), len(across), x.shape[3]), x.dtype)
+    for p, q, pixels in _windows(down, across):
+        y[:, p, q] = np.sum(x[pixels], axis=(1, 2)) / (down.counted(p, padding_too) * across.counted(q, padding_too))
+    return y
+
+
+def _avg_reference_back(ctx: Context, grad: Array, **params: Any) -> tuple[Array | None, ...]:
+    down, across = _axes("avg_pool2d", ctx.extra, **params)
+    padding_too = params.get("count_include_pad", False)
+    dx = np.zeros(ctx.extra, grad.dtype)
+    for p, q, pixels in _windows(down, across):
+        dx[pixels] += grad[:, p : p + 1, q : q + 1] / (down.counted(p, padding_too) * across.counted(q, padding_too))
+    return (dx,)
+
+
+def _max_cpu(ctx: Context, x: Array, **params: Any) -> Array:
+    from nstcore.backend.cpu import native
+
+    x = np.ascontiguousarray(x)
+    down, across = _axes("max_pool2d", x.shape, **params)
+    y = np.empty((x.shape[0], len(down), len(across), x.shape[3]), x.dtype)
+    # Which tap won, in one byte: a gradient that needs neither x nor y, so that their memory can go.
+    index = np.uint8 if down.window * across.window <= 256 else np.int32
+    at = np.empty(y.shape if any(ctx.needs) else 0, index)
+    native.max_pool2d_forward_cpu(x, y, at, down.numbers, across.numbers)
+    ctx.extra = (at, x.shape)
+    return y
+
+
+def _max_cpu_back(ctx: Context, grad: Array, **params: Any) -> tuple[Array | None, ...]:
+    from nstcore.backend.cpu import native
+
+    at, shape = ctx.extra
+    down, across = _axes("max_pool2d", shape, **params)
+    dx = np.empty(shape, grad.dtype)
+    native.max_pool2d_backward_cpu(np.ascontiguousarray(grad), at, dx, down.numbers, across.numbers)
+    return (dx,)
+
+
+def _avg_cpu(ctx: Context, x: Array, **params: Any) -> Array:
+    from nstcore.backend.cpu import native
+
+    x = np.ascontiguousarray(x)
+    ctx.extra = x.shape
+    down, across = _axes("avg_pool2d", x.shape, **params)
+    y = np.empty((x.shape[0], len(down), len(across), x.shape[3]), x.dtype)
+    native.avg_pool2d_forward_cpu(x, y, down.numbers, across.numbers, bool(params.get("count_include_pad", False)))
+    return y
+
+
+def _avg_cpu_back(ctx: Context, grad: Array, **params: Any) -> tuple[Array | None, ...]:
+    from nstcore.backend.cpu import native
+
+    down, across = _axes("avg_pool2d", ctx.extra, **params)
+    dx = np.empty(ctx.extra, grad.dtype)
+    include = bool(params.get("count_include_pad", False))
+    native.avg_pool2d_backward_cpu(np.ascontiguousarray(grad), dx, down.numbers, across.numbers, include)
+    return (dx,)
+
+
+def _flops(name: str) -> Any:
+    def flops(x: tuple[int, ...], **params: Any) -> float:
+        down, across = _axes(name, x, **params)
+        return 1.0 * x[0] * x[3] * len(down) * len(across) * down.window * across.window
+
+    return flops
+
+
+def _traffic(name: str) -> Any:
+    def traffic(x: tuple[int, ...], **params: Any) -> float:
+        down, across = _axes(name, x, **params)
+        return float(x[0] * x[3] * (x[1] * x[2] + len(down) * len(across)))
+
+    return traffic
+
+
+def _spread(rng: np.random.Generator, shape: tuple[int, ...], _: int) -> Array:
+    """A shuffled grid: no two values are closer than 0.01, so no window is nearly tied."""
+    return 0.01 * (rng.permutation(int(np.prod(shape))) - 0.5 * np.prod(shape)).reshape(shape)
+
+
+# Channels around a vector (2, 4, 8, 16 lanes), windows that abut, overlap, leave gaps, and stick out.
+CASES = (
+    Case("one window", ((1, 2, 2, 3),), {"size": 2}, _spread),
+    Case("halves", ((2, 6, 8, 16),), {"size": 2}, _spread),
+    Case("a row and column left over", ((1, 7, 5, 17),), {"size": 2}, _spread),
+    Case("ceil mode", ((1, 7, 6, 5),), {"size": 3, "stride": 2, "ceil_mode": True}, _spread),
+    Case("overlapping", ((2, 9, 8, 19),), {"size": 3, "stride": 2, "padding": 1}, _spread),
+    Case("overlapping, stride 1", ((1, 5, 6, 33),), {"size": 3, "stride": 1, "padding": 1}, _spread),
+    Case("oblong", ((1, 8, 9, 7),), {"size": (3, 2), "stride": (1, 3), "padding": (1, 0)}, _spread),
+    Case("gaps", ((1, 8, 11, 4),), {"size": 2, "stride": 3}, _spread),
+    Case("padding in ceil mode", ((1, 5, 6, 3),), {"size": 4, "stride": 3, "padding": 2, "ceil_mode": True}, _spread),
+    Case("more than 256 taps", ((1, 18, 17, 2),), {"size": 17, "stride": 1}, _spread),
+    Case("no images", ((0, 4, 4, 3),), {"size": 2}, _spread),
+    Case("no channels", ((1, 4, 4, 0),), {"size": 2}, _spread),
+)
+MAX_POOL2D = register(
+    Op(
+        "max_pool2d",
+        "n h w c -> n p q c",
+        max_pool2d,
+        Kernel(_max_reference, _max_reference_back),
+        CASES,
+        cpu=Kernel(_max_cpu, _max_cpu_back, ("max_pool2d_forward_cpu", "max_pool2d_backward_cpu")),
+        tolerance=Tolerance(float32=1e-6, float64=1e-15),
+        flops=_flops("max_pool2d"),
+        traffic=_traffic("max_pool2d"),
+        source="Simonyan, Zisserman: Very Deep Convolutional Networks, ICLR 2015, section 2.1",
+    )
+)
+AVG_POOL2D = register(
+    Op(
+        "avg_pool2d",
+        "n h w c -> n p q c",
+        avg_pool2d,
+        Kernel(_avg_reference, _avg_reference_back),
+        (
+            *CASES,
+            Case("counting the padding", ((1, 6, 7, 17),), {"size": 3, "stride": 2, "padding": 1, "count_include_pad": True}),
+            Case(
+                "counting the padding in ceil mode",
+                ((1, 6, 5, 3),),
+                {"size": 4, "stride": 3, "padding": 1, "ceil_mode": True, "count_include_pad": True},
+            ),
+        ),
+        cpu=Kernel(_avg_cpu, _avg_cpu_back, ("avg_pool2d_forward_cpu", "avg_pool2d_backward_cpu")),
+        tolerance=Tolerance(float32=1e-6, float64=2e-15),
+        flops=_flops("avg_pool2d"),
+        traffic=_traffic("avg_pool2d"),
+        source="Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016, section 2",
+    )
+)

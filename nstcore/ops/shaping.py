@@ -1,0 +1,179 @@
+"""Operations that move elements: reshape, transpose, indexing, concatenation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nstcore.autograd.engine import Context, apply
+from nstcore.autograd.tensor import Tensor
+from nstcore.errors import ArgumentError, ShapeError
+from nstcore.ops._op import Array, Case, Kernel, Op, register
+from nstcore.ops.elementwise import operand
+
+
+def reshape(x: Any, shape: int | Sequence[int]) -> Any:
+    """The same elements, in row-major order, in another shape; one size may be −1."""
+    x = operand(x, None)
+    wanted = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+    if len(wanted) == 1 and isinstance(wanted[0], Sequence):
+        wanted = tuple(wanted[0])
+    known = math.prod(s for s in wanted if s != -1)
+    fits = x.size == known if -1 not in wanted else wanted.count(-1) == 1 and known and x.size % known == 0
+    if not fits or min(wanted, default=0) < -1:
+        raise ShapeError(f"[reshape] expects a shape of {x.size} elements, got {wanted} for {x.shape}")
+    return apply(RESHAPE, (x,), shape=wanted)
+
+
+def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
+    """Axes in another order (reversed by default), as ``numpy.transpose``."""
+    x = operand(x, None)
+    order = tuple(axes) if axes is not None else tuple(reversed(range(x.ndim)))
+    positive = tuple(a + x.ndim if a < 0 else a for a in order)
+    if sorted(positive) != list(range(x.ndim)):
+        raise ShapeError(f"[transpose] expects each axis of {x.shape} once, got {order}")
+    return apply(TRANSPOSE, (x,), axes=positive)
+
+
+def getitem(x: Any, index: Any) -> Any:
+    """x[index] for integers, slices, ``...``, None, masks and index arrays; repeated elements add up their gradients.
+
+    Raises `IndexError`, as NumPy does, for an index outside x.
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    return apply(GETITEM, (operand(x, None),), index=tuple(map(_plain_index, parts)))
+
+
+def _plain_index(part: Any) -> Any:
+    """One part of an index as NumPy takes it; a list becomes an array, so that it can be watched for changes."""
+    if isinstance(part, list):
+        return np.asarray(part) if part else np.zeros(0, np.intp)
+    return part.data if isinstance(part, Tensor) else part
+
+
+def concat(parts: Sequence[Any], axis: int = 0) -> Any:
+    """Arrays one after the other along an existing axis; the other axes must agree."""
+    if not parts:
+        raise ArgumentError("[concat] expects at least one array, got none")
+    arrays = tuple(operand(p, None) for p in parts)
+    rank = arrays[0].ndim
+    if not -rank <= axis < rank:
+        raise ShapeError(f"[concat] expects an axis of {arrays[0].shape}, got axis {axis}")
+    axis %= rank
+    rests = {a.shape[:axis] + a.shape[axis + 1 :] if a.ndim == rank else None for a in arrays}
+    if len(rests) != 1:
+        shapes = ", ".join(str(a.shape) for a in arrays)
+        raise ShapeError(f"[concat] expects shapes that agree but on axis {axis}, got {shapes}")
+    return apply(CONCAT, arrays, axis=axis)
+
+
+def _reshape(ctx: Context, x: Array, shape: tuple[int, ...]) -> Array:
+    ctx.extra = x.shape
+    return np.reshape(x, shape)
+
+
+def _reshape_back(ctx: Context, grad: Array, shape: tuple[int, ...]) -> tuple[Array | None, ...]:
+    return (np.reshape(grad, ctx.extra),)
+
+
+def _transpose(ctx: Context, x: Array, axes: tuple[int, ...]) -> Array:
+    return np.transpose(x, axes)
+
+
+def _transpose_back(ctx: Context, grad: Array, axes: tuple[int, ...]) -> tuple[Array | None, ...]:
+    return (np.transpose(grad, np.argsort(axes)),)
+
+
+def _getitem(ctx: Context, x: Array, index: tuple[Any, ...]) -> Array:
+    ctx.extra = (x.shape, x.dtype)
+    ctx.save(*(p for p in index if isinstance(p, np.ndarray)))
+    return np.asarray(x[index])
+
+
+def _getitem_back(ctx: Context, grad: Array, index: tuple[Any, ...]) -> tuple[Array | None, ...]:
+    shape, dtype = ctx.extra
+    ctx.saved()  # the index arrays must be what they were
+    total = np.zeros(shape, dtype)
+    if _selects_each_once(index):
+        total[index] = grad
+    else:
+        np.add.at(total, index, grad)
+    return (total,)
+
+
+def _selects_each_once(index: tuple[Any, ...]) -> bool:
+    """Whether no element can be selected twice: integers, slices, ``...``, None and masks only."""
+    return all(
+        p is None or p is Ellipsis or isinstance(p, (int, slice)) or getattr(p, "dtype", None) == np.bool_
+        for p in index
+    )
+
+
+def _concat(ctx: Context, *parts: Array, axis: int) -> Array:
+    ctx.extra = [(p.shape[axis], p.dtype) for p in parts]
+    return np.concatenate(parts, axis)
+
+
+def _concat_back(ctx: Context, grad: Array, axis: int) -> tuple[Array | None, ...]:
+    ends = np.cumsum([size for size, _ in ctx.extra])[:-1]
+    parts = np.split(grad, ends, axis)
+    return tuple(part.astype(dtype, copy=False) for part, (_, dtype) in zip(parts, ctx.extra, strict=True))
+
+
+RESHAPE = register(
+    Op(
+        "reshape",
+        "... -> ...",
+        reshape,
+        Kernel(_reshape, _reshape_back),
+        (
+            Case("flatten", ((2, 3, 4),), {"shape": (-1,)}),
+            Case("split", ((6, 4),), {"shape": (2, 3, 4)}),
+            Case("empty", ((0, 4),), {"shape": (4, 0)}),
+        ),
+    )
+)
+TRANSPOSE = register(
+    Op(
+        "transpose",
+        "... -> ...",
+        transpose,
+        Kernel(_transpose, _transpose_back),
+        (
+            Case("reverse", ((2, 3, 4),)),
+            Case("rotate", ((2, 3, 4),), {"axes": (1, 2, 0)}),
+            Case("negative", ((2, 3),), {"axes": (-1, 0)}),
+        ),
+    )
+)
+GETITEM = register(
+    Op(
+        "getitem",
+        "... -> ...",
+        getitem,
+        Kernel(_getitem, _getitem_back),
+        (
+            Case("slice", ((5, 4),), {"index": (slice(1, 4), slice(None, None, 2))}),
+            Case("row", ((5, 4),), {"index": 2}),
+            Case("new axis", ((5, 4),), {"index": (Ellipsis, None, 1)}),
+            Case("repeated", ((5, 4),), {"index": np.array([0, 2, 2, 2, 4])}),
+            Case("mask", ((5,),), {"index": np.array([True, False, True, True, False])}),
+        ),
+    )
+)
+CONCAT = register(
+    Op(
+        "concat",
+        "..., ... -> ...",
+        lambda a, b, axis=0: concat((a, b), axis),
+        Kernel(_concat, _concat_back),
+        (
+            Case("rows", ((2, 3), (4, 3))),
+            Case("last axis", ((2, 3), (2, 1)), {"axis": -1}),
+            Case("with empty", ((0, 3), (4, 3))),
+        ),
+    )
+)

@@ -1,0 +1,156 @@
+"""L-BFGS: quasi-Newton steps from the last few changes of the parameters and of the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nstcore.autograd import Tensor
+from nstcore.errors import ArgumentError
+from nstcore.optim.optimizer import Closure, Optimizer, State, positive
+
+Vector = NDArray[Any]
+
+DOT_BLOCK = 4096  # elements summed in the vectors' own type before the sums are added in float64
+SUFFICIENT_DECREASE, CURVATURE = 1e-4, 0.9  # the two weak Wolfe conditions
+MOST_TRIALS = 12  # of one line search
+
+
+def dot(a: Vector, b: Vector) -> float:
+    """⟨a, b⟩ with a fixed order of summation, so that it does not depend on the number of threads."""
+    whole = a.size - a.size % DOT_BLOCK
+    blocks = np.einsum("ij,ij->i", a[:whole].reshape(-1, DOT_BLOCK), b[:whole].reshape(-1, DOT_BLOCK))
+    rest = np.einsum("i,i->", a[whole:], b[whole:])
+    return float(np.sum(blocks, dtype=np.float64)) + float(rest)
+
+
+class LBFGS(Optimizer):
+    """Limited-memory BFGS with a weak Wolfe line search.
+
+    history: how many past steps are kept; each takes twice the parameters' memory, in their own type.
+    first_step: largest change of any parameter in the first step, before there is any history.
+
+    ``step`` evaluates the closure once or, when the line search has to look further, more often. It never leaves
+    the parameters at a point with a higher or non-finite loss; ``converged`` is True once no step lowers the loss.
+    Source: Nocedal, Wright, "Numerical Optimization", 2nd edition, algorithms 7.4 and 7.5; line search by bisection
+    from Lewis, Overton, "Nonsmooth optimization via quasi-Newton methods", 2013, algorithm 2.6.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], history: int = 10, first_step: float = 0.05) -> None:
+        super().__init__(parameters)
+        if len({p.dtype for p in self.parameters}) != 1:
+            raise ArgumentError("[LBFGS] expects parameters of one type, got several")
+        if history < 1:
+            raise ArgumentError(f"[LBFGS] expects history of at least 1, got {history}")
+        self.history = history
+        self.first_step = positive("LBFGS", "first_step", first_step)
+        self.converged = False
+        self._pairs: list[tuple[Vector, Vector, float]] = []  # (s, y, 1 / ⟨s, y⟩), oldest first
+        self._loss: float | None = None  # at the current point
+        self._gradient: Vector = np.zeros(0)
+
+    def step(self, closure: Closure) -> float:
+        """Take one step; returns the loss before it."""
+        if self._loss is None:
+            self._loss, self._gradient = self._evaluate(closure)
+        before = self._loss
+        if not self.converged:
+            self._descend(closure)
+        return before
+
+    def _descend(self, closure: Closure) -> None:
+        """Search along the quasi-Newton direction, and along the steepest one if that leads nowhere."""
+        start = self._read()
+        for fresh in (False, True):
+            if fresh:
+                self._pairs.clear()
+            direction = self._direction()
+            slope = dot(self._gradient, direction)
+            if not slope < 0:
+                continue
+            found = self._search(closure, start, direction, slope, 1.0 if self._pairs else self._first_length(direction))
+            if found:
+                length, loss, gradient = found
+                self._remember(length * direction, gradient - self._gradient)
+                self._loss, self._gradient = loss, gradient
+                return
+        self._write(start)
+        self.converged = True
+
+    def _search(
+        self, closure: Closure, start: Vector, direction: Vector, slope: float, length: float
+    ) -> tuple[float, float, Vector] | None:
+        """A length that meets both Wolfe conditions, or the lowest loss found; the parameters are left there."""
+        assert self._loss is not None
+        low, high = 0.0, np.inf
+        best: tuple[float, float, Vector] | None = None
+        for _ in range(MOST_TRIALS):
+            self._write(start + np.asarray(length, start.dtype) * direction)
+            loss, gradient = self._evaluate(closure)
+            if not np.isfinite(loss) or loss > self._loss + SUFFICIENT_DECREASE * length * slope:
+                high = length
+            else:
+                best = (length, loss, gradient)
+                if dot(gradient, direction) >= CURVATURE * slope:
+                    return best
+                low = length
+            length = (low + high) / 2 if np.isfinite(high) else 2 * low
+        if best:
+            self._write(start + np.asarray(best[0], start.dtype) * direction)
+        return best
+
+    def _direction(self) -> Vector:
+        """−H g by the two-loop recursion."""
+        q = -self._gradient
+        weights = []
+        for s, y, rho in reversed(self._pairs):
+            weights.append(rho * dot(s, q))
+            q -= np.asarray(weights[-1], q.dtype) * y
+        if self._pairs:
+            s, y, rho = self._pairs[-1]
+            q *= np.asarray(1.0 / (rho * dot(y, y)), q.dtype)
+        for (s, y, rho), weight in zip(self._pairs, reversed(weights), strict=True):
+            q += np.asarray(weight - rho * dot(y, q), q.dtype) * s
+        return q
+
+    def _first_length(self, direction: Vector) -> float:
+        return self.first_step / max(float(np.max(np.abs(direction))), 1e-30)
+
+    def _remember(self, s: Vector, y: Vector) -> None:
+        """Keep a pair when its curvature is safely positive."""
+        curvature = dot(s, y)
+        if curvature > 1e-10 * np.sqrt(dot(s, s) * dot(y, y)):
+            self._pairs.append((s.astype(y.dtype, copy=False), y, 1.0 / curvature))
+            del self._pairs[: -self.history]
+
+    def _evaluate(self, closure: Closure) -> tuple[float, Vector]:
+        self.zero_grad()
+        loss = closure()
+        parts = [np.zeros(p.size, p.dtype) if p.grad is None else p.grad.ravel() for p in self.parameters]
+        return loss, np.concatenate(parts)
+
+    def _read(self) -> Vector:
+        return np.concatenate([p.data.ravel() for p in self.parameters])
+
+    def _write(self, flat: Vector) -> None:
+        at = 0
+        for p in self.parameters:
+            p.data[...] = flat[at : at + p.size].reshape(p.shape)
+            at += p.size
+
+    def state_dict(self) -> State:
+        """Loss and gradient at the current point, and the history."""
+        state: State = {"loss": self._loss, "gradient": self._gradient.copy(), "converged": self.converged}
+        for i, (s, y, rho) in enumerate(self._pairs):
+            state[f"s.{i}"], state[f"y.{i}"], state[f"rho.{i}"] = s.copy(), y.copy(), rho
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore loss, gradient and history."""
+        self._loss, self._gradient = state["loss"], np.array(state["gradient"])
+        self.converged = bool(state["converged"])
+        count = sum(key.startswith("s.") for key in state)
+        self._pairs = [(np.array(state[f"s.{i}"]), np.array(state[f"y.{i}"]), float(state[f"rho.{i}"])) for i in range(count)]

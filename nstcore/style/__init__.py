@@ -1,0 +1,11 @@
+"""Neural style transfer: paint a photograph in the style of a painting."""
+
+from __future__ import annotations
+
+from nstcore.style.losses import content_loss, style_loss, total_variation
+from nstcore.style.settings import Settings
+from nstcore.style.transfer import HistoryRow, Progress, Result, transfer
+
+__all__ = [
+    "HistoryRow", "Progress", "Result", "Settings", "content_loss", "style_loss", "total_variation", "transfer",
+]  # fmt: skip

@@ -1,0 +1,111 @@
+"""What a style transfer can be told, with the defaults and the reasons to refuse a value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from nstcore.errors import ArgumentError
+
+Init = Literal["content", "noise", "style"]
+OptimizerName = Literal["lbfgs", "adam", "gd"]
+Pooling = Literal["max", "avg"]
+LayerWeights = Mapping[str, float] | Sequence[str]
+
+SMALLEST, LARGEST = 16, 16384  # pixels of the longer side; conv5_1 needs 16 in each
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of `nstcore.style.transfer`.
+
+    size: longer side of the result in pixels. steps: of the optimiser.
+    content_weight (α), style_weight (β), tv_weight: at least 0. Content and style costs are divided by their sizes
+    first (see docs/decisions/0003), so that one α : β serves pictures of every size.
+    content_layers, style_layers: names, weighed equally, or name -> weight; the weights are scaled to sum to 1.
+    blend: one weight a style, scaled to sum to 1; None for equal parts.
+    init: what the run starts from. optimizer: "lbfgs", "adam" or "gd" (gradient descent with momentum).
+    learning_rate: step size of "adam" and "gd" in units of the pixel range; None for the optimiser's own default.
+    pooling: of the network, "max" or "avg". seed: of the white noise.
+    """
+
+    size: int = 512
+    steps: int = 200
+    content_weight: float = 1.0
+    style_weight: float = 1.0
+    tv_weight: float = 0.0
+    content_layers: LayerWeights = ("conv4_2",)
+    style_layers: LayerWeights = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+    blend: Sequence[float] | None = None
+    init: Init = "content"
+    optimizer: OptimizerName = "lbfgs"
+    learning_rate: float | None = None
+    pooling: Pooling = "max"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _whole("size", self.size, SMALLEST, LARGEST)
+        _whole("steps", self.steps, 1, 1_000_000)
+        _whole("seed", self.seed, 0, 2**63 - 1)
+        for name in ("content_weight", "style_weight", "tv_weight"):
+            _weight(name, getattr(self, name))
+        if self.content_weight == self.style_weight == 0:
+            raise ArgumentError("[style] expects content_weight or style_weight above 0, got 0 for both")
+        if self.learning_rate is not None and not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ArgumentError(f"[style] expects learning_rate above 0, got {self.learning_rate}")
+        for name, allowed in (("init", Init), ("optimizer", OptimizerName), ("pooling", Pooling)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ArgumentError(
+                    f"[style] expects {name} to be one of {', '.join(get_args(allowed))}, got {getattr(self, name)!r}"
+                )
+        self.content_shares, self.style_shares  # noqa: B018 - checked here, used later
+
+    @property
+    def content_shares(self) -> dict[str, float]:
+        """Content layers with weights that sum to 1."""
+        return _shares("content_layers", self.content_layers)
+
+    @property
+    def style_shares(self) -> dict[str, float]:
+        """Style layers with weights that sum to 1."""
+        return _shares("style_layers", self.style_layers)
+
+    def blend_shares(self, styles: int) -> list[float]:
+        """One weight a style, summing to 1."""
+        parts = [1.0] * styles if self.blend is None else list(self.blend)
+        if len(parts) != styles:
+            raise ArgumentError(f"[style] expects one blend weight a style, got {len(parts)} for {styles} styles")
+        return list(_normalised("blend", dict(enumerate(parts))).values())
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of all options."""
+        return tuple(f.name for f in fields(cls))
+
+
+def _whole(name: str, value: Any, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ArgumentError(f"[style] expects {name} as a whole number from {least} to {most}, got {value!r}")
+
+
+def _weight(name: str, value: Any) -> None:
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+        raise ArgumentError(f"[style] expects {name} as a number of at least 0, got {value!r}")
+
+
+def _shares(name: str, layers: LayerWeights) -> dict[str, float]:
+    weights = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
+    if isinstance(layers, str) or not weights:
+        raise ArgumentError(f"[style] expects {name} as at least one layer name, got {layers!r}")
+    return _normalised(name, weights)
+
+
+def _normalised(name: str, weights: dict[Any, float]) -> dict[Any, float]:
+    for key, value in weights.items():
+        _weight(f"{name} weight of {key!r}" if isinstance(key, str) else name, value)
+    total = sum(weights.values())
+    if total == 0:
+        raise ArgumentError(f"[style] expects a weight above 0 in {name}, got only zeros")
+    return {key: value / total for key, value in weights.items()}

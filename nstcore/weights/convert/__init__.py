@@ -1,0 +1,131 @@
+"""Converters from other formats to the weights file of nstcore; one file a source format.
+
+Every converter reads the convolutions only (the dense head of a classifier is left out), never runs code from
+the file, and trusts no size or path in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nstcore.errors import ArgumentError
+from nstcore.files import check_output
+from nstcore.weights.convert import keras, matconvnet, onnx, safetensors, torch
+from nstcore.weights.convert.source import (
+    MAX_SOURCE_BYTES,
+    Convolution,
+    Source,
+    as_floats,
+    file_digest,
+    unreadable,
+)
+from nstcore.weights.format import WeightsFile, load, save
+from nstcore.weights.npy import Array
+
+__all__ = ["convert"]
+
+_BY_SUFFIX: dict[str, Callable[[Path], Source]] = {
+    ".onnx": onnx.read,
+    ".pth": torch.read,
+    ".pt": torch.read,
+    ".safetensors": safetensors.read,
+    ".h5": keras.read_h5,
+    ".hdf5": keras.read_h5,
+    ".npz": keras.read_npz,
+    ".mat": matconvnet.read,
+}
+
+
+def convert(
+    source: str | Path,
+    output: str | Path,
+    *,
+    architecture: str | None = None,
+    dtype: str = "float16",
+    origin: str | None = None,
+) -> WeightsFile:
+    """Read a VGG-16 or VGG-19 from another format and write it as a weights file.
+
+    Args:
+        source: .onnx, .pth or .pt (torchvision state dict), .safetensors (the same), .h5 or .npz (Keras), or
+            .mat (MatConvNet).
+        output: the .npz to write; replaced if it is there.
+        architecture: "vgg16" or "vgg19" to insist on one; None takes what the file holds.
+        dtype: "float16" (half the size, 5e-4 of relative feature error) or "float32" (exact).
+        origin: where the source file came from, such as a package and its version; kept in the written file.
+
+    Returns:
+        The written file, loaded and checked again.
+
+    Raises:
+        WeightsError: the source is damaged, unsafe, of another network, or its package is not installed.
+        ArgumentError: an option outside its range.
+        OutputError: the output cannot be written.
+    """
+    source, output = Path(source), Path(output)
+    _check_options(source, output, architecture, dtype)
+    found = _reader(source)(source)
+    arrays, name = _name_parameters(source, found.convolutions, architecture, dtype)
+    facts = {
+        "architecture": name,
+        "preprocessing": found.preprocessing,
+        "source": f"{found.kind} file {source.name}, sha256 {file_digest(source)}"
+        + (f", from {origin}" if origin else ""),
+        "licence": found.licence,
+    }
+    save(output, arrays, facts)
+    return load(output)
+
+
+def _check_options(source: Path, output: Path, architecture: str | None, dtype: str) -> None:
+    """Refuse, before the work, what could not succeed."""
+    from nstcore.models.vgg_layout import BLOCKS
+
+    if architecture is not None and architecture not in BLOCKS:
+        raise ArgumentError(
+            f"[weights convert] expects architecture {' or '.join(BLOCKS)}, got {architecture!r}"
+        )
+    if dtype not in ("float16", "float32"):
+        raise ArgumentError(f"[weights convert] expects dtype float16 or float32, got {dtype!r}")
+    if output.suffix != ".npz":
+        raise ArgumentError(f"[weights convert] the output must end in .npz, got {str(output)!r}")
+    if not source.is_file():
+        raise unreadable(source, "there is no such file")
+    if source.stat().st_size > MAX_SOURCE_BYTES:
+        raise unreadable(source, f"is {source.stat().st_size} bytes long, the limit is {MAX_SOURCE_BYTES}")
+    check_output(output, inputs=[source])
+
+
+def _reader(path: Path) -> Callable[[Path], Source]:
+    """Choose by suffix; each reader then checks what is really in the file."""
+    try:
+        return _BY_SUFFIX[path.suffix.lower()]
+    except KeyError:
+        known = ", ".join(_BY_SUFFIX)
+        raise unreadable(path, f"is of no format read here, which are {known}") from None
+
+
+def _name_parameters(
+    path: Path, found: list[Convolution], wanted: str | None, dtype: str
+) -> tuple[dict[str, Array], str]:
+    """Give the convolutions our names, having checked their number and every shape."""
+    from nstcore.models.vgg_layout import BLOCKS, convolutions, parameter_shapes
+
+    by_count = {sum(count for count, _ in blocks): name for name, blocks in BLOCKS.items()}
+    name = by_count.get(len(found))
+    if name is None or wanted not in (None, name):
+        expected = ", ".join(
+            f"{count} ({by_count[count]})" for count in by_count if wanted in (None, by_count[count])
+        )
+        raise unreadable(path, f"expects this many 3 x 3 convolutions: {expected}, got {len(found)}")
+    shapes = parameter_shapes(name)
+    arrays = {}
+    for (layer, _, _), convolution in zip(convolutions(name), found, strict=True):
+        for kind, array in (("weight", convolution.weight), ("bias", convolution.bias)):
+            key = f"{layer}.{kind}"
+            if array.shape != shapes[key]:
+                rule = f"expects {shapes[key]} (k, r, s, c) as {key} of {name}, got {array.shape}"
+                raise unreadable(path, rule, convolution.name)
+            arrays[key] = as_floats(path, f"{convolution.name} {kind}", array, dtype)
+    return arrays, name

@@ -1,0 +1,162 @@
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "../csrc/conv/conv.h"
+#include "bindings.h"
+#include "convert.h"
+
+namespace nst {
+namespace {
+
+template <class T>
+using Optional = std::optional<Array<T>>;
+
+template <class T>
+ConvShape shape_of(const Array<T>& x, const Array<T>& w, const Array<T>& y, py::tuple stride, py::tuple padding) {
+    expect_rank(x, 4, "x");
+    expect_rank(w, 4, "w");
+    expect_rank(y, 4, "y");
+    const auto at = [](const py::tuple& pair, int i) { return pair[i].cast<std::int64_t>(); };
+    const ConvShape s{x.shape(0), x.shape(1),    x.shape(2),    x.shape(3),     w.shape(0),    w.shape(1), w.shape(2),
+                      y.shape(1), y.shape(2),    at(stride, 0), at(stride, 1), at(padding, 0), at(padding, 1)};
+    input(w, {s.k, s.r, s.s, s.c}, "w");
+    input(y, {s.n, s.p, s.q, s.k}, "y");
+    if (s.stride_h < 1 || s.stride_w < 1 || s.pad_top < 0 || s.pad_left < 0)
+        throw std::invalid_argument("native kernel: stride below 1 or negative padding");
+    return s;
+}
+
+template <class T>
+const T* data_or_null(const Optional<T>& a, std::initializer_list<py::ssize_t> shape, const char* name) {
+    return a ? input(*a, shape, name) : nullptr;
+}
+
+template <class T>
+void forward(const Array<T>& x, const Array<T>& w, const Optional<T>& bias, py::tuple stride, py::tuple padding, bool relu,
+             Array<T>& y) {
+    const ConvShape s = shape_of(x, w, y, stride, padding);
+    const T *xp = x.data(), *wp = w.data(), *bp = data_or_null(bias, {s.k}, "bias");
+    T* yp = y.mutable_data();
+    py::gil_scoped_release release;
+    NST_CALL(conv2d_forward_cpu<T>(xp, wp, bp, s, relu, yp));
+}
+
+template <class T>
+void backward_input(const Array<T>& dy, const Optional<T>& active, const Array<T>& w, py::tuple stride, py::tuple padding,
+                    Array<T>& dx) {
+    const ConvShape s = shape_of(dx, w, dy, stride, padding);
+    const T *dyp = dy.data(), *wp = w.data(), *ap = data_or_null(active, {s.n, s.p, s.q, s.k}, "active");
+    T* dxp = dx.mutable_data();
+    py::gil_scoped_release release;
+    NST_CALL(conv2d_backward_input_cpu<T>(dyp, ap, wp, s, dxp));
+}
+
+template <class T>
+void backward_weight(const Array<T>& x, const Array<T>& dy, const Optional<T>& active, py::tuple stride, py::tuple padding,
+                     Array<T>& dw) {
+    const ConvShape s = shape_of(x, dw, dy, stride, padding);
+    const T *xp = x.data(), *dyp = dy.data(), *ap = data_or_null(active, {s.n, s.p, s.q, s.k}, "active");
+    T* dwp = dw.mutable_data();
+    py::gil_scoped_release release;
+    NST_CALL(conv2d_backward_weight_cpu<T>(xp, dyp, ap, s, dwp));
+}
+
+template <class T>
+void backward_bias(const Array<T>& dy, const Optional<T>& active, Array<T>& db) {
+    expect_rank(dy, 4, "dy");
+    ConvShape s{};
+    s.n = dy.shape(0), s.p = dy.shape(1), s.q = dy.shape(2), s.k = dy.shape(3);
+    const T *dyp = dy.data(), *ap = data_or_null(active, {s.n, s.p, s.q, s.k}, "active");
+    T* dbp = output(db, {s.k}, "db");
+    py::gil_scoped_release release;
+    NST_CALL(conv2d_backward_bias_cpu<T>(dyp, ap, s, dbp));
+}
+
+template <class T>
+ConvShape winograd_weights_shape(const Array<T>& w) {
+    expect_rank(w, 4, "w");
+    ConvShape s{};
+    s.k = w.shape(0), s.r = s.s = 3, s.c = w.shape(3);
+    input(w, {s.k, 3, 3, s.c}, "w");
+    return s;
+}
+
+template <class T>
+void forward_winograd_weights(const Array<T>& w, Array<T>& u) {
+    const ConvShape s = winograd_weights_shape(w);
+    T* up = output(u, {winograd_size<T>(s.c, s.k)}, "u");
+    const T* wp = w.data();
+    py::gil_scoped_release release;
+    NST_CALL(conv2d_forward_winograd_weights_cpu<T>(wp, s, up));
+}
+
+template <class T>
+void backward_winograd_weights(const Array<T>& w, Array<T>& u) {
+    const ConvShape s = winograd_weights_shape(w);
+    T* up = output(u, {winograd_size<T>(s.k, s.c)}, "u");
+    const T* wp = w.data();
+    py::gil_scoped_release release;
+    NST_CALL(conv2d_backward_winograd_weights_cpu<T>(wp, s, up));
+}
+
+template <class T>
+ConvShape winograd_shape(const Array<T>& x, const Array<T>& y, py::tuple padding) {
+    expect_rank(x, 4, "x");
+    expect_rank(y, 4, "y");
+    if (x.shape(0) != y.shape(0) || x.shape(3) % winograd_channels || y.shape(3) % winograd_channels)
+        throw std::invalid_argument("native kernel: these shapes do not fit the Winograd convolution");
+    return {x.shape(0), x.shape(1), x.shape(2), x.shape(3), y.shape(3), 3, 3, y.shape(1), y.shape(2), 1, 1,
+            padding[0].cast<std::int64_t>(), padding[1].cast<std::int64_t>()};
+}
+
+template <class T>
+void winograd_forward(const Array<T>& x, const Array<T>& u, const Optional<T>& bias, py::tuple padding, bool relu, Array<T>& y) {
+    const ConvShape s = winograd_shape(x, y, padding);
+    const T *xp = x.data(), *up = input(u, {winograd_size<T>(s.c, s.k)}, "u"), *bp = data_or_null(bias, {s.k}, "bias");
+    T* yp = y.mutable_data();
+    py::gil_scoped_release release;
+    NST_CALL(conv2d_forward_winograd_cpu<T>(xp, up, bp, s, relu, yp));
+}
+
+template <class T>
+void winograd_backward_input(const Array<T>& dy, const Optional<T>& active, const Array<T>& u, py::tuple padding, Array<T>& dx) {
+    const ConvShape s = winograd_shape(dx, dy, padding);
+    const T *dyp = dy.data(), *up = input(u, {winograd_size<T>(s.k, s.c)}, "u");
+    const T* ap = data_or_null(active, {s.n, s.p, s.q, s.k}, "active");
+    T* dxp = dx.mutable_data();
+    py::gil_scoped_release release;
+    NST_CALL(conv2d_backward_winograd_cpu<T>(dyp, ap, up, s, dxp));
+}
+
+template <class T>
+void bind(py::module_& m) {
+    using py::arg;
+    m.def("conv2d_forward_cpu", &forward<T>, arg("x").noconvert(), arg("w").noconvert(), arg("bias").noconvert().none(),
+          arg("stride"), arg("padding"), arg("relu"), arg("y").noconvert());
+    m.def("conv2d_backward_input_cpu", &backward_input<T>, arg("dy").noconvert(), arg("active").noconvert().none(),
+          arg("w").noconvert(), arg("stride"), arg("padding"), arg("dx").noconvert());
+    m.def("conv2d_backward_weight_cpu", &backward_weight<T>, arg("x").noconvert(), arg("dy").noconvert(),
+          arg("active").noconvert().none(), arg("stride"), arg("padding"), arg("dw").noconvert());
+    m.def("conv2d_backward_bias_cpu", &backward_bias<T>, arg("dy").noconvert(), arg("active").noconvert().none(),
+          arg("db").noconvert());
+    m.def("conv2d_forward_winograd_weights_cpu", &forward_winograd_weights<T>, arg("w").noconvert(), arg("u").noconvert());
+    m.def("conv2d_backward_winograd_weights_cpu", &backward_winograd_weights<T>, arg("w").noconvert(), arg("u").noconvert());
+    m.def("conv2d_forward_winograd_cpu", &winograd_forward<T>, arg("x").noconvert(), arg("u").noconvert(),
+          arg("bias").noconvert().none(), arg("padding"), arg("relu"), arg("y").noconvert());
+    m.def("conv2d_backward_winograd_cpu", &winograd_backward_input<T>, arg("dy").noconvert(),
+          arg("active").noconvert().none(), arg("u").noconvert(), arg("padding"), arg("dx").noconvert());
+}
+
+}  // namespace
+
+void bind_conv(py::module_& m) {
+    m.attr("winograd_channels") = winograd_channels;
+    m.def("winograd_size", [](std::int64_t inputs, std::int64_t outputs, int itemsize) {
+        return itemsize == 4 ? winograd_size<float>(inputs, outputs) : winograd_size<double>(inputs, outputs);
+    });
+    bind<float>(m);
+    bind<double>(m);
+}
+
+}  // namespace nst

@@ -1,0 +1,14 @@
+// One function a kernel family; each adds that family's native functions to the module.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace nst {
+
+void bind_conv(pybind11::module_& m);
+void bind_pool(pybind11::module_& m);
+void bind_gram(pybind11::module_& m);
+void bind_pairwise(pybind11::module_& m);
+void bind_triplet(pybind11::module_& m);
+
+}  // namespace nst

@@ -1,0 +1,38 @@
+"""Builds nstcore._native with CMake; everything else about the package stands in pyproject.toml.
+
+``NSTCORE_BUILD_DIR`` names a folder that keeps the object files, so that a second build compiles only what changed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pybind11
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+class CMakeBuild(build_ext):
+    """Runs CMake for the one extension module and leaves it where setuptools expects it."""
+
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        work = Path(os.environ.get("NSTCORE_BUILD_DIR") or self.build_temp).resolve()
+        work.mkdir(parents=True, exist_ok=True)
+        configure = [
+            "cmake", "-S", str(ROOT), "-B", str(work), "-G", "Ninja",
+            "-DCMAKE_BUILD_TYPE=Release",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+        ]  # fmt: skip
+        subprocess.run(configure, check=True)
+        subprocess.run(["cmake", "--build", str(work)], check=True)
+
+
+setup(ext_modules=[Extension("nstcore._native", sources=[])], cmdclass={"build_ext": CMakeBuild})
