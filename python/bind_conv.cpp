@@ -18,8 +18,8 @@ ConvShape shape_of(const Array<T>& x, const Array<T>& w, const Array<T>& y, py::
     expect_rank(w, 4, "w");
     expect_rank(y, 4, "y");
     const auto at = [](const py::tuple& pair, int i) { return pair[i].cast<std::int64_t>(); };
-    const ConvShape s{x.shape(0), x.shape(1),    x.shape(2),    x.shape(3),     w.shape(0),    w.shape(1), w.shape(2),
-                      y.shape(1), y.shape(2),    at(stride, 0), at(stride, 1), at(padding, 0), at(padding, 1)};
+    const ConvShape s{x.shape(0), x.shape(1), x.shape(2),    x.shape(3),    w.shape(0),     w.shape(1),    w.shape(2),
+                      y.shape(1), y.shape(2), at(stride, 0), at(stride, 1), at(padding, 0), at(padding, 1)};
     input(w, {s.k, s.r, s.s, s.c}, "w");
     input(y, {s.n, s.p, s.q, s.k}, "y");
     if (s.stride_h < 1 || s.stride_w < 1 || s.pad_top < 0 || s.pad_left < 0)
@@ -33,8 +33,8 @@ const T* data_or_null(const Optional<T>& a, std::initializer_list<py::ssize_t> s
 }
 
 template <class T>
-void forward(const Array<T>& x, const Array<T>& w, const Optional<T>& bias, py::tuple stride, py::tuple padding, bool relu,
-             Array<T>& y) {
+void forward(const Array<T>& x, const Array<T>& w, const Optional<T>& bias, py::tuple stride, py::tuple padding,
+             bool relu, Array<T>& y) {
     const ConvShape s = shape_of(x, w, y, stride, padding);
     const T *xp = x.data(), *wp = w.data(), *bp = data_or_null(bias, {s.k}, "bias");
     T* yp = y.mutable_data();
@@ -43,8 +43,8 @@ void forward(const Array<T>& x, const Array<T>& w, const Optional<T>& bias, py::
 }
 
 template <class T>
-void backward_input(const Array<T>& dy, const Optional<T>& active, const Array<T>& w, py::tuple stride, py::tuple padding,
-                    Array<T>& dx) {
+void backward_input(const Array<T>& dy, const Optional<T>& active, const Array<T>& w, py::tuple stride,
+                    py::tuple padding, Array<T>& dx) {
     const ConvShape s = shape_of(dx, w, dy, stride, padding);
     const T *dyp = dy.data(), *wp = w.data(), *ap = data_or_null(active, {s.n, s.p, s.q, s.k}, "active");
     T* dxp = dx.mutable_data();
@@ -53,8 +53,8 @@ void backward_input(const Array<T>& dy, const Optional<T>& active, const Array<T
 }
 
 template <class T>
-void backward_weight(const Array<T>& x, const Array<T>& dy, const Optional<T>& active, py::tuple stride, py::tuple padding,
-                     Array<T>& dw) {
+void backward_weight(const Array<T>& x, const Array<T>& dy, const Optional<T>& active, py::tuple stride,
+                     py::tuple padding, Array<T>& dw) {
     const ConvShape s = shape_of(x, dw, dy, stride, padding);
     const T *xp = x.data(), *dyp = dy.data(), *ap = data_or_null(active, {s.n, s.p, s.q, s.k}, "active");
     T* dwp = dw.mutable_data();
@@ -106,12 +106,24 @@ ConvShape winograd_shape(const Array<T>& x, const Array<T>& y, py::tuple padding
     expect_rank(y, 4, "y");
     if (x.shape(0) != y.shape(0) || x.shape(3) % winograd_channels || y.shape(3) % winograd_channels)
         throw std::invalid_argument("native kernel: these shapes do not fit the Winograd convolution");
-    return {x.shape(0), x.shape(1), x.shape(2), x.shape(3), y.shape(3), 3, 3, y.shape(1), y.shape(2), 1, 1,
-            padding[0].cast<std::int64_t>(), padding[1].cast<std::int64_t>()};
+    return {x.shape(0),
+            x.shape(1),
+            x.shape(2),
+            x.shape(3),
+            y.shape(3),
+            3,
+            3,
+            y.shape(1),
+            y.shape(2),
+            1,
+            1,
+            padding[0].cast<std::int64_t>(),
+            padding[1].cast<std::int64_t>()};
 }
 
 template <class T>
-void winograd_forward(const Array<T>& x, const Array<T>& u, const Optional<T>& bias, py::tuple padding, bool relu, Array<T>& y) {
+void winograd_forward(const Array<T>& x, const Array<T>& u, const Optional<T>& bias, py::tuple padding, bool relu,
+                      Array<T>& y) {
     const ConvShape s = winograd_shape(x, y, padding);
     const T *xp = x.data(), *up = input(u, {winograd_size<T>(s.c, s.k)}, "u"), *bp = data_or_null(bias, {s.k}, "bias");
     T* yp = y.mutable_data();
@@ -120,7 +132,8 @@ void winograd_forward(const Array<T>& x, const Array<T>& u, const Optional<T>& b
 }
 
 template <class T>
-void winograd_backward_input(const Array<T>& dy, const Optional<T>& active, const Array<T>& u, py::tuple padding, Array<T>& dx) {
+void winograd_backward_input(const Array<T>& dy, const Optional<T>& active, const Array<T>& u, py::tuple padding,
+                             Array<T>& dx) {
     const ConvShape s = winograd_shape(dx, dy, padding);
     const T *dyp = dy.data(), *up = input(u, {winograd_size<T>(s.k, s.c)}, "u");
     const T* ap = data_or_null(active, {s.n, s.p, s.q, s.k}, "active");
@@ -140,8 +153,10 @@ void bind(py::module_& m) {
           arg("active").noconvert().none(), arg("stride"), arg("padding"), arg("dw").noconvert());
     m.def("conv2d_backward_bias_cpu", &backward_bias<T>, arg("dy").noconvert(), arg("active").noconvert().none(),
           arg("db").noconvert());
-    m.def("conv2d_forward_winograd_weights_cpu", &forward_winograd_weights<T>, arg("w").noconvert(), arg("u").noconvert());
-    m.def("conv2d_backward_winograd_weights_cpu", &backward_winograd_weights<T>, arg("w").noconvert(), arg("u").noconvert());
+    m.def("conv2d_forward_winograd_weights_cpu", &forward_winograd_weights<T>, arg("w").noconvert(),
+          arg("u").noconvert());
+    m.def("conv2d_backward_winograd_weights_cpu", &backward_winograd_weights<T>, arg("w").noconvert(),
+          arg("u").noconvert());
     m.def("conv2d_forward_winograd_cpu", &winograd_forward<T>, arg("x").noconvert(), arg("u").noconvert(),
           arg("bias").noconvert().none(), arg("padding"), arg("relu"), arg("y").noconvert());
     m.def("conv2d_backward_winograd_cpu", &winograd_backward_input<T>, arg("dy").noconvert(),

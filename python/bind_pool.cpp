@@ -25,7 +25,8 @@ PoolAxis checked(std::int64_t in, std::int64_t out, const Axis& a, const char* n
 }
 
 template <class T>
-PoolShape shape_of(const Array<T>& x, const Array<T>& y, const py::tuple& down, const py::tuple& across, bool count_padding) {
+PoolShape shape_of(const Array<T>& x, const Array<T>& y, const py::tuple& down, const py::tuple& across,
+                   bool count_padding) {
     expect_rank(x, 4, "x");
     expect_rank(y, 4, "y");
     if (y.shape(0) != x.shape(0) || y.shape(3) != x.shape(3))
@@ -46,7 +47,8 @@ void max_forward(const Array<T>& x, Array<T>& y, Array<Index>& at, const py::tup
 }
 
 template <class T, class Index>
-void max_backward(const Array<T>& dy, const Array<Index>& at, Array<T>& dx, const py::tuple& down, const py::tuple& across) {
+void max_backward(const Array<T>& dy, const Array<Index>& at, Array<T>& dx, const py::tuple& down,
+                  const py::tuple& across) {
     const PoolShape s = shape_of(dx, dy, down, across, false);
     const Index* winners = input(at, {dy.shape(0), dy.shape(1), dy.shape(2), dy.shape(3)}, "at");
     T* to = dx.mutable_data();
@@ -65,7 +67,8 @@ void avg_forward(const Array<T>& x, Array<T>& y, const py::tuple& down, const py
 }
 
 template <class T>
-void avg_backward(const Array<T>& dy, Array<T>& dx, const py::tuple& down, const py::tuple& across, bool count_padding) {
+void avg_backward(const Array<T>& dy, Array<T>& dx, const py::tuple& down, const py::tuple& across,
+                  bool count_padding) {
     const PoolShape s = shape_of(dx, dy, down, across, count_padding);
     T* to = dx.mutable_data();
     const T* from = dy.data();
@@ -85,8 +88,8 @@ template <class T>
 void bind(py::module_& m) {
     bind_max<T, std::uint8_t>(m);
     bind_max<T, std::int32_t>(m);
-    m.def("avg_pool2d_forward_cpu", &avg_forward<T>, py::arg("x").noconvert(), py::arg("y").noconvert(), py::arg("down"),
-          py::arg("across"), py::arg("count_padding"));
+    m.def("avg_pool2d_forward_cpu", &avg_forward<T>, py::arg("x").noconvert(), py::arg("y").noconvert(),
+          py::arg("down"), py::arg("across"), py::arg("count_padding"));
     m.def("avg_pool2d_backward_cpu", &avg_backward<T>, py::arg("dy").noconvert(), py::arg("dx").noconvert(),
           py::arg("down"), py::arg("across"), py::arg("count_padding"));
 }

@@ -63,7 +63,8 @@ void scatter(const Patches<T>& g, const Target<T>& target, int64_t m0, int64_t r
 
 // out = patches x packed weights, plus bias (padded to panels), then ReLU.
 template <class T>
-void multiply_patches(const Patches<T>& g, int64_t images, const T* packed, const T* bias, bool relu, Target<T> target) {
+void multiply_patches(const Patches<T>& g, int64_t images, const T* packed, const T* bias, bool relu,
+                      Target<T> target) {
     constexpr int NR = Tile<T>::NR;
     constexpr int64_t most = block_rows<T>;
     const int64_t depth = g.depth(), cols = target.c, panels = ceil_div(cols, NR);
@@ -194,10 +195,10 @@ void conv2d_backward_bias_cpu(const T* dy, const T* active, const ConvShape& s, 
     });
 }
 
-#define NST_INSTANTIATE(T)                                                                             \
-    template void conv2d_forward_cpu<T>(const T*, const T*, const T*, const ConvShape&, bool, T*);      \
-    template void conv2d_backward_input_cpu<T>(const T*, const T*, const T*, const ConvShape&, T*);     \
-    template void conv2d_backward_weight_cpu<T>(const T*, const T*, const T*, const ConvShape&, T*);    \
+#define NST_INSTANTIATE(T)                                                                           \
+    template void conv2d_forward_cpu<T>(const T*, const T*, const T*, const ConvShape&, bool, T*);   \
+    template void conv2d_backward_input_cpu<T>(const T*, const T*, const T*, const ConvShape&, T*);  \
+    template void conv2d_backward_weight_cpu<T>(const T*, const T*, const T*, const ConvShape&, T*); \
     template void conv2d_backward_bias_cpu<T>(const T*, const T*, const ConvShape&, T*);
 NST_INSTANTIATE(float)
 NST_INSTANTIATE(double)

@@ -15,13 +15,13 @@ using std::int64_t;
 
 template <class T>
 struct Patches {
-    const T* map;                // (n, h, w, c)
-    const T* active;             // null, or of map's shape: elements count only where it is positive
+    const T* map;     // (n, h, w, c)
+    const T* active;  // null, or of map's shape: elements count only where it is positive
     int64_t h, w, c;
-    int64_t grid_h, grid_w;      // positions an image
+    int64_t grid_h, grid_w;  // positions an image
     int64_t taps_h, taps_w;
     int64_t stride_h, stride_w;
-    int64_t top, left;           // may be negative
+    int64_t top, left;  // may be negative
 
     int64_t depth() const { return taps_h * taps_w * c; }
 };

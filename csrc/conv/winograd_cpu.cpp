@@ -34,8 +34,8 @@ template <class T>
 struct Job {
     const T* map;
     const T* active;
-    const T* u;      // transformed weights, [point][panel][c][NR], points u_plane apart
-    const T* bias;   // null, or padded to panels
+    const T* u;     // transformed weights, [point][panel][c][NR], points u_plane apart
+    const T* bias;  // null, or padded to panels
     T* out;
     int64_t n, h, w, c, p, q, k, top, left;
     bool relu;
@@ -93,7 +93,8 @@ void transform_weights(const T* taps, T* u, int64_t plane) {
     for (int i = 0; i < in_edge; i++) {
         Vec<T> half[3];
         for (int b = 0; b < 3; b++)
-            half[b] = g[i][0] * load(taps + b * NR) + g[i][1] * load(taps + (3 + b) * NR) + g[i][2] * load(taps + (6 + b) * NR);
+            half[b] = g[i][0] * load(taps + b * NR) + g[i][1] * load(taps + (3 + b) * NR) +
+                      g[i][2] * load(taps + (6 + b) * NR);
         for (int j = 0; j < in_edge; j++)
             store(u + (i * in_edge + j) * plane, g[j][0] * half[0] + g[j][1] * half[1] + g[j][2] * half[2]);
     }
@@ -169,8 +170,10 @@ int64_t block_tiles(const Job<T>& job) {
 template <class T>
 void run_blocks(const Job<T>& job) {
     constexpr int64_t NR = Tile<T>::NR;
-    const int64_t most = block_tiles(job), v_plane = plane_stride<T>(most * job.c), m_plane = plane_stride<T>(most * NR);
-    const int64_t room = points * (v_plane + m_plane), tiles = job.tiles(), panels = job.panels(), u_plane = job.u_plane();
+    const int64_t most = block_tiles(job), v_plane = plane_stride<T>(most * job.c),
+                  m_plane = plane_stride<T>(most * NR);
+    const int64_t room = points * (v_plane + m_plane), tiles = job.tiles(), panels = job.panels(),
+                  u_plane = job.u_plane();
     Scratch<T> rooms(num_threads() * room);
     parallel_for(ceil_div(tiles, most), [&](int64_t block, int thread) {
         T* v = rooms.get() + thread * room;
@@ -210,10 +213,8 @@ template <class T>
 void run(const Job<T>& job) {
     constexpr int64_t stage_tiles = 448;
     const bool large = points * job.c * job.k * static_cast<int64_t>(sizeof(T)) > 8 * l2_bytes();
-    if (large)
-        run_staged(job, min_of(job.tiles(), stage_tiles));
-    else
-        run_blocks(job);
+    if (large) run_staged(job, min_of(job.tiles(), stage_tiles));
+    else run_blocks(job);
 }
 
 // u[point][panel][row][NR] for rows input and `columns` output channels; tap(t, row, column) is a weight.
@@ -235,12 +236,14 @@ void pack_weights(int64_t rows, int64_t columns, T* u, const Tap& tap) {
 
 template <class T>
 void conv2d_forward_winograd_weights_cpu(const T* w, const ConvShape& s, T* u) {
-    pack_weights(s.c, s.k, u, [&](int64_t tap, int64_t row, int64_t column) { return w[(column * 9 + tap) * s.c + row]; });
+    pack_weights(s.c, s.k, u,
+                 [&](int64_t tap, int64_t row, int64_t column) { return w[(column * 9 + tap) * s.c + row]; });
 }
 
 template <class T>
 void conv2d_backward_winograd_weights_cpu(const T* w, const ConvShape& s, T* u) {
-    pack_weights(s.k, s.c, u, [&](int64_t tap, int64_t row, int64_t column) { return w[(row * 9 + 8 - tap) * s.c + column]; });
+    pack_weights(s.k, s.c, u,
+                 [&](int64_t tap, int64_t row, int64_t column) { return w[(row * 9 + 8 - tap) * s.c + column]; });
 }
 
 template <class T>

@@ -6,8 +6,8 @@
 //   avg forward     y = (sum over the window's real pixels) / count
 //   avg backward    dx = sum of dy / count over the windows that hold this pixel
 //
-// x, dx: (images, y.in, x.in, channels); y, dy, at: (images, y.out, x.out, channels); all contiguous. Every window holds
-// at least one real pixel. count is the number of real pixels, or, with count_padding, of pixels and padding.
+// x, dx: (images, y.in, x.in, channels); y, dy, at: (images, y.out, x.out, channels); all contiguous. Every window
+// holds at least one real pixel. count is the number of real pixels, or, with count_padding, of pixels and padding.
 #pragma once
 
 #include <cstdint>
@@ -27,16 +27,16 @@ struct PoolShape {
 };
 
 // Index is uint8_t for windows of up to 256 taps, int32_t beyond; `at` may be null in the forward pass.
-#define NST_DECLARE_POOL(ns)                                                                   \
-    namespace ns {                                                                             \
-    template <class T, class Index>                                                            \
-    void max_pool2d_forward_cpu(const T* x, const PoolShape& s, T* y, Index* at);              \
-    template <class T, class Index>                                                            \
-    void max_pool2d_backward_cpu(const T* dy, const Index* at, const PoolShape& s, T* dx);     \
-    template <class T>                                                                         \
-    void avg_pool2d_forward_cpu(const T* x, const PoolShape& s, T* y);                         \
-    template <class T>                                                                         \
-    void avg_pool2d_backward_cpu(const T* dy, const PoolShape& s, T* dx);                      \
+#define NST_DECLARE_POOL(ns)                                                               \
+    namespace ns {                                                                         \
+    template <class T, class Index>                                                        \
+    void max_pool2d_forward_cpu(const T* x, const PoolShape& s, T* y, Index* at);          \
+    template <class T, class Index>                                                        \
+    void max_pool2d_backward_cpu(const T* dy, const Index* at, const PoolShape& s, T* dx); \
+    template <class T>                                                                     \
+    void avg_pool2d_forward_cpu(const T* x, const PoolShape& s, T* y);                     \
+    template <class T>                                                                     \
+    void avg_pool2d_backward_cpu(const T* dy, const PoolShape& s, T* dx);                  \
     }
 NST_FOR_EACH_ISA(NST_DECLARE_POOL)
 

@@ -20,7 +20,8 @@ namespace {
 using std::int64_t;
 
 // Two ways to walk over channels: Wide takes a vector, Single one channel (for fewer channels than a vector has lanes).
-// I is an integer, or a vector of integers as wide as T: it holds the winning taps. wins: v is larger, or the first NaN.
+// I is an integer, or a vector of integers as wide as T: it holds the winning taps. wins: v is larger, or the first
+// NaN.
 template <class T>
 struct Wide {
     using V = Vec<T>;
@@ -158,12 +159,9 @@ void max_pool2d_forward_cpu(const T* x, const PoolShape& s, T* y, Index* at) {
             const int64_t pixel = (row * s.x.out + q) * c;
             T* to = y + pixel;
             Index* winner = at ? at + pixel : nullptr;
-            if (full && fixed == 2)
-                max_of_window<T, Index, 2>(image, s.x.in, c, row_taps, ty, tx, to, winner);
-            else if (full && fixed == 3)
-                max_of_window<T, Index, 3>(image, s.x.in, c, row_taps, ty, tx, to, winner);
-            else
-                max_of_window<T, Index, 0>(image, s.x.in, c, row_taps, ty, tx, to, winner);
+            if (full && fixed == 2) max_of_window<T, Index, 2>(image, s.x.in, c, row_taps, ty, tx, to, winner);
+            else if (full && fixed == 3) max_of_window<T, Index, 3>(image, s.x.in, c, row_taps, ty, tx, to, winner);
+            else max_of_window<T, Index, 0>(image, s.x.in, c, row_taps, ty, tx, to, winner);
         }
     });
 }
@@ -184,7 +182,8 @@ void max_pool2d_backward_cpu(const T* dy, const Index* at, const PoolShape& s, T
                 for (int64_t p = hy.first; p < hy.last; p++)
                     for (int64_t q = hx.first; q < hx.last; q++) {
                         const int64_t pixel = ((image * s.y.out + p) * s.x.out + q) * c + k;
-                        const int64_t tap = (i + s.y.padding - p * s.y.stride) * s.x.window + j + s.x.padding - q * s.x.stride;
+                        const int64_t tap =
+                            (i + s.y.padding - p * s.y.stride) * s.x.window + j + s.x.padding - q * s.x.stride;
                         const auto won = Way::get_index(at + pixel) == Way::number(tap);
                         sum += won ? Way::get(dy + pixel) : typename Way::V{};
                     }
@@ -233,8 +232,8 @@ void avg_pool2d_backward_cpu(const T* dy, const PoolShape& s, T* dx) {
     });
 }
 
-#define NST_POOL_INDEX(T, Index)                                                               \
-    template void max_pool2d_forward_cpu<T, Index>(const T*, const PoolShape&, T*, Index*);    \
+#define NST_POOL_INDEX(T, Index)                                                            \
+    template void max_pool2d_forward_cpu<T, Index>(const T*, const PoolShape&, T*, Index*); \
     template void max_pool2d_backward_cpu<T, Index>(const T*, const Index*, const PoolShape&, T*);
 #define NST_POOL(T)                                                          \
     NST_POOL_INDEX(T, std::uint8_t)                                          \

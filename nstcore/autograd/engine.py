@@ -47,13 +47,14 @@ def no_grad() -> Iterator[None]:
 
 NUMERIC = "biuf"  # kinds of element type: bool, integers, float
 
-# Arrays up to this size are fingerprinted whole; of larger ones, a sample of about this many bytes.
-FINGERPRINT_BYTES = 1 << 18
+# Arrays up to this size are fingerprinted whole; of larger ones, about so many elements spread over all of it.
+FINGERPRINT_BYTES, FINGERPRINT_SAMPLE = 1 << 18, 4096
 
 
 def fingerprint(a: Array) -> int:
     """A number that changes when `a` is changed in place (for a large array: at one of its sampled elements)."""
-    step = -(-a.nbytes // FINGERPRINT_BYTES) | 1  # odd: shares no factor with a power of two, so every channel is met
+    # An odd step shares no factor with a power of two, so every channel is met.
+    step = 1 if a.nbytes <= FINGERPRINT_BYTES else a.size // FINGERPRINT_SAMPLE | 1
     flat = a.reshape(-1, order="A") if a.flags.forc else a.flat
     return zlib.crc32(np.ascontiguousarray(flat[::step]).data)
 

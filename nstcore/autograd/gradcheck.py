@@ -192,7 +192,8 @@ def _describe_worst(function: _Function, flat: Array, gradient: Array, error: fl
             where = tuple(int(i) for i in np.unravel_index(which, shape))
             return (
                 f"[gradcheck] relative error {error:.1e} exceeds {tolerance:.0e}; "
-                f"worst element: input {index} at {where}: gradient {gradient[worst]:.9g}, finite difference {values[worst]:.9g}"
+                f"worst element: input {index} at {where}: gradient {gradient[worst]:.9g}, "
+                f"finite difference {values[worst]:.9g}"
             )
         which -= count
     raise AssertionError("unreachable: the worst element belongs to some input")

@@ -30,9 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from nstcore.cli.app import app
+    from nstcore.cli.app import Escape, app
 
-    code = app(arguments, prog_name="nst", standalone_mode=False)
+    try:
+        code = app(arguments, prog_name="nst", standalone_mode=False)
+    except Escape as escape:
+        raise escape.reason from None
     return code if isinstance(code, int) else 0
 
 
@@ -42,7 +45,9 @@ def _explain(error: Exception) -> int:
 
     usage = getattr(error, "format_message", None)  # Typer's own errors: unknown option, missing argument
     if usage is not None:
-        return _say(f"{usage()} (nst --help shows what there is)", BAD_INPUT)
+        message = usage()
+        # Without a message, the help has been printed already: a group was called without a command.
+        return _say(f"{message} (nst --help shows what there is)", BAD_INPUT) if message else BAD_INPUT
     if isinstance(error, NstError):
         return _say(str(error), 1 if isinstance(error, NonFiniteError) else BAD_INPUT)
     raise error

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 @contextmanager
@@ -18,17 +18,17 @@ def bar(steps: int, quiet: bool = False, label: str = "painting") -> Iterator[Ca
         yield _lines(console, steps)
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-        TextColumn("{task.fields[costs]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+        TextColumn("{task.fields[costs]}"), TimeRemainingColumn(compact=True), TextColumn("left"),
     )  # fmt: skip
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, expand=True) as progress:
         task = progress.add_task(label, total=steps, costs="")
         yield lambda row: progress.update(task, completed=row.step, costs=costs(row))
 
 
 def costs(row: Any) -> str:
     """The costs of a step in a few words."""
-    return f"J {row.total:.4g}  content {row.content:.3g}  style {sum(row.style.values()):.3g}"
+    return f"J {row.total:#.3g}, content {row.content:#.2g}, style {sum(row.style.values()):#.2g}"
 
 
 def _lines(console: Console, steps: int) -> Callable[[Any], None]:

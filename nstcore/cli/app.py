@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import nstcore
 from nstcore.cli import demo, doctor, operations, style, weights
 
+
+class Escape(Exception):
+    """Carries Ctrl-C and a closed pipe past Typer, which would end the process on its own."""
+
+    def __init__(self, reason: BaseException) -> None:
+        self.reason = reason
+
+
+class _Group(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            raise Escape(error) from error
+
+
 app = typer.Typer(
+    cls=_Group,
     help="Paint photographs in the style of paintings, on an engine of its own: no framework, no download, no GPU.",
     no_args_is_help=True,
     add_completion=False,

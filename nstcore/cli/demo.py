@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from nstcore.cli import _progress
+from nstcore.cli import INTERRUPTED, _progress
 from nstcore.errors import OutputError
+from nstcore.style.settings import Settings
 
 NOISE_SIZE, NOISE_STEPS = 100, 400
 SNAPSHOTS = (1, 10, 30, 100, 200, NOISE_STEPS)
@@ -22,7 +23,7 @@ def demo(
     painting: Annotated[str, typer.Option(help="swirl, autumn, mosaic or woodcut.")] = "swirl",
     size: Annotated[int, typer.Option(help="Longer side of the picture at the defaults.")] = 384,
     steps: Annotated[int, typer.Option(help="Steps of the run at the defaults.")] = 150,
-) -> None:
+) -> int:
     """Paint a photograph that comes with the package, twice, and make a page of it.
 
     Once at the defaults of `nst style`, once as the course does it: from white noise, by plain gradient descent.
@@ -31,20 +32,24 @@ def demo(
     from nstcore.demo.painter import paint
     from nstcore.images import load, resize, save
 
+    settings = Settings(size=size, steps=steps)
     content = load(picture_path(photo), size=size)
     style = paint(painting, 512, 640)
     folder = _folder(output)
     save(folder / "content.jpg", content)
     save(folder / "style.jpg", style)
-    sections = [
-        _defaults(folder, content, style, size, steps),
-        _white_noise(folder, resize(content, NOISE_SIZE), style),
-    ]
+    section, interrupted = _defaults(folder, content, style, settings)
+    sections = [section]
+    if not interrupted:
+        section, interrupted = _white_noise(folder, resize(content, NOISE_SIZE), style)
+        sections.append(section)
     from nstcore.demo import page
 
     words = "Made by <code>nst demo</code> on this machine: no framework, no download, no GPU."
     page.write(folder / "index.html", f"{photo} in the style of {painting}", words, sections)
-    typer.echo(f"{folder / 'index.html'}: open it in a browser; the pictures lie beside it")
+    state = "interrupted, with what was reached; open it" if interrupted else "open it"
+    typer.echo(f"{folder / 'index.html'}: {state} in a browser; the pictures lie beside it")
+    return INTERRUPTED if interrupted else 0
 
 
 def _folder(path: Path) -> Path:
@@ -56,28 +61,40 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _defaults(folder: Path, content: Any, style: Any, size: int, steps: int) -> str:
-    """The run at the defaults of ``nst style``."""
-    from nstcore.demo.page import figure, section
-    from nstcore.images import save
-    from nstcore.style import report, transfer
+def _section(title: str, words: str, figures: list[str], result: Any) -> tuple[str, bool]:
+    """One run as a section of the page, and whether it was interrupted."""
+    from nstcore.demo.page import section
+    from nstcore.style import report
 
-    with _progress.bar(steps, label="defaults") as show:
-        result = transfer(content, style, size=size, steps=steps, callback=lambda p: show(p.row))
+    chart = report.draw_losses(result.history) if result.history else None
+    outcome = html.escape(report.sentence(report.summary(result)))
+    return section(title, f"{words} {outcome}.", figures, chart), result.stopped == "interrupted"
+
+
+def _defaults(folder: Path, content: Any, style: Any, settings: Settings) -> tuple[str, bool]:
+    """The run at the defaults of ``nst style``."""
+    from nstcore.demo.page import figure
+    from nstcore.images import save
+    from nstcore.style import transfer
+
+    with _progress.bar(settings.steps, label="defaults") as show:
+        result = transfer(
+            content, style, size=settings.size, steps=settings.steps, callback=lambda progress: show(progress.row)
+        )
     save(folder / "result.png", result.image)
     figures = [figure(content, "content"), figure(style, "style, drawn by nstcore's own painter"), figure(result.image, "result")]
     words = (
         "<code>nst style content.jpg style.jpg</code>: start from the photograph, minimise "
-        f"α J<sub>content</sub> + β J<sub>style</sub> by L-BFGS. {html.escape(report.sentence(report.summary(result)))}."
+        "α J<sub>content</sub> + β J<sub>style</sub> by L-BFGS."
     )
-    return section("At the defaults", words, figures, report.draw_losses(result.history))
+    return _section("At the defaults", words, figures, result)
 
 
-def _white_noise(folder: Path, content: Any, style: Any) -> str:
+def _white_noise(folder: Path, content: Any, style: Any) -> tuple[str, bool]:
     """The course's own algorithm, with the picture at some of its steps."""
-    from nstcore.demo.page import figure, section
+    from nstcore.demo.page import figure
     from nstcore.images import save
-    from nstcore.style import report, transfer
+    from nstcore.style import transfer
 
     snapshots: dict[int, Any] = {}
     with _progress.bar(NOISE_STEPS, label="white noise") as show:
@@ -90,10 +107,11 @@ def _white_noise(folder: Path, content: Any, style: Any) -> str:
         result = transfer(
             content, style, size=NOISE_SIZE, steps=NOISE_STEPS, init="noise", optimizer="gd", callback=after_step
         )
+    snapshots = snapshots or {len(result.history): result.image}
     save(folder / "white-noise.png", np.concatenate(list(snapshots.values()), axis=1))
     figures = [figure(image, f"step {step}", small=True) for step, image in snapshots.items()]
     words = (
         "<code>nst style content.jpg style.jpg --size 100 --init noise --optimizer gd</code>: start from white noise and "
-        f"go down the gradient of the pixels. {html.escape(report.sentence(report.summary(result)))}."
+        "go down the gradient of the pixels."
     )
-    return section("From white noise, by gradient descent", words, figures, report.draw_losses(result.history))
+    return _section("From white noise, by gradient descent", words, figures, result)

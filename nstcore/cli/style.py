@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from nstcore.cli import _progress
 from nstcore.errors import ArgumentError, NonFiniteError
-from nstcore.style.settings import Settings
+from nstcore.style.settings import Init, OptimizerName, Pooling, Settings
 
 _D = Settings()
 _LAYERS = "Comma-separated, each with an optional weight: conv1_1,conv4_1=0.5"
@@ -48,9 +52,9 @@ def style(
     settings = Settings(
         size=size, steps=steps, content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight,
         content_layers=_layers("--content-layers", content_layers), style_layers=_layers("--style-layers", style_layers),
-        blend=_numbers("--blend", blend), init=init, optimizer=optimizer, learning_rate=learning_rate,
-        pooling=pooling, seed=seed,
-    )  # type: ignore[arg-type]  # fmt: skip
+        blend=_numbers("--blend", blend), init=cast(Init, init), optimizer=cast(OptimizerName, optimizer),
+        learning_rate=learning_rate, pooling=cast(Pooling, pooling), seed=seed,
+    )  # fmt: skip
     job = _Job(content, styles or [], output, settings, weights, save_every, history, plot, max_pixels)
     return job.run(as_json)
 
@@ -91,8 +95,7 @@ class _Job:
 
         self._check_outputs()
         net = self._network()
-        signal.signal(signal.SIGTERM, _interrupt)
-        with _progress.bar(self.settings.steps, quiet=as_json) as show:
+        with _terminated_as_interrupted(), _progress.bar(self.settings.steps, quiet=as_json) as show:
 
             def after_step(progress: Any) -> None:
                 show(progress.row)
@@ -129,18 +132,19 @@ class _Job:
 
         if not self.styles:
             raise ArgumentError("[style] expects at least one painting after the photograph: nst style photo.jpg painting.jpg")
-        inputs = [self.content, *self.styles]
+        inputs = [self.content, *self.styles, *([self.weights] if self.weights else [])]
         pictures = [self.output] + ([self.plot] if self.plot else [])
         for path in pictures:
             check_suffix(path)
         targets = pictures + ([self.history] if self.history else [])
-        if len({path.resolve() for path in targets}) != len(targets):
+        if len({os.path.realpath(path) for path in targets}) != len(targets):
             raise ArgumentError("[style] expects different files for -o, --history and --plot, got the same twice")
         for path in targets:
             check_output(path, inputs=inputs)
         if self.save_every:
             for step in range(self.save_every, self.settings.steps + 1, self.save_every):
-                check_output(self._numbered(step), inputs=inputs)
+                if os.path.lexists(self._numbered(step)):  # a new name in a folder that was just tried needs no trial
+                    check_output(self._numbered(step), inputs=inputs)
 
     def _numbered(self, step: int) -> Path:
         digits = len(str(self.settings.steps))
@@ -157,14 +161,27 @@ class _Job:
         self._write(self.output, result.image)
         if self.history:
             report.write_csv(self.history, result.history)
-        if self.plot:
+        if self.plot and result.history:
             self._write(self.plot, report.draw_losses(result.history))
         summary = report.summary(result)
         if as_json:
             typer.echo(json.dumps({"output": str(self.output), **summary}, indent=2))
         else:
-            typer.echo(f"{self.output}: {report.sentence(summary)}", err=False)
+            typer.echo(f"{self.output}: {report.sentence(summary)}")
         return 130 if result.stopped == "interrupted" else 0
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let a polite kill, such as a time limit's, keep what is done, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # the only one that may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(*_: Any) -> None:

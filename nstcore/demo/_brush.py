@@ -166,9 +166,7 @@ def _stroke(
     # Dry bristles stop earlier; the brush lands firmly and lifts off thinly.
     travelled = along / np.float32(length) + np.float32(0.5)
     ends = np.minimum(travelled * 9 + bristle, (1 - travelled) * 4 + bristle * np.float32(1.5))
-    sides = (np.float32(0.5) - np.abs(place - np.float32(0.5))) * np.float32(width) + bristle * np.float32(
-        0.7
-    )
+    sides = (np.float32(0.5) - np.abs(place - np.float32(0.5))) * np.float32(width) + bristle * np.float32(0.7)
     opacity = np.clip(np.minimum(sides, ends), 0, 1) * np.float32(0.94)
     window = np.s_[top:bottom, left:right]
     tone = 1 + np.float32(0.13) * bristle - np.float32(0.12) * (travelled - np.float32(0.5))

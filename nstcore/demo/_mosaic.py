@@ -91,9 +91,7 @@ def _set_stones(scene: Scene, side: float, rng: np.random.Generator) -> NDArray[
     return seeds
 
 
-def _nearest_stones(
-    places: NDArray[np.float64], seeds: NDArray[np.float64], angle: Floats, side: float
-) -> _Cells:
+def _nearest_stones(places: NDArray[np.float64], seeds: NDArray[np.float64], angle: Floats, side: float) -> _Cells:
     """Cells under the p-norm with p = 4, whose unit circle is a rounded square, turned with each stone."""
     from scipy.spatial import cKDTree
 

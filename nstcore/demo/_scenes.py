@@ -42,11 +42,7 @@ def night(height: int, width: int, rng: np.random.Generator) -> Scene:
     flow_x = np.ones_like(x)
     flow_y = np.float32(0.5) * np.sin(5 * x + 2 * drift) + np.float32(0.2) * drift
     sky = palette(0x0B1440, 0x14307E, 0x1F52AE, 0x3F82C8, 0x8FBFDD, 0xE3EBD2)
-    tone = (
-        np.float32(0.3)
-        + np.float32(0.17) * drift
-        + np.float32(0.13) * np.sin(26 * y + 6 * flow_y + 3 * drift)
-    )
+    tone = np.float32(0.3) + np.float32(0.17) * drift + np.float32(0.13) * np.sin(26 * y + 6 * flow_y + 3 * drift)
     for place_x, place_y, radius, sense in _whirls(right, bottom, rng):
         dx, dy = x - place_x, y - place_y
         distance = np.hypot(dx, dy) / radius
@@ -65,9 +61,7 @@ def night(height: int, width: int, rng: np.random.Generator) -> Scene:
         rings = distance * np.float32(0.75) + np.float32(0.1) * np.sin(14 * distance)
         glow = ramp(rings, palette(0xFFF6C9, 0xFBD24B, 0xF0A823, 0xE9DC8A, 0x9CC6C0, 0x3F82C8))
         colour = blend(colour, glow, np.float32(1.5) - distance * np.float32(1.05))
-    ridge = (
-        bottom * np.float32(0.8) - np.float32(0.07) * np.sin(4.1 * x + 1) - np.float32(0.035) * np.sin(11 * x)
-    )
+    ridge = bottom * np.float32(0.8) - np.float32(0.07) * np.sin(4.1 * x + 1) - np.float32(0.035) * np.sin(11 * x)
     depth = (y - ridge) / np.float32(0.2)
     folds = np.float32(0.45) + np.float32(0.35) * np.sin(34 * (y - ridge) + 5 * drift + 6 * x)
     land = ramp(folds, palette(0x07122B, 0x0F2F4E, 0x1D5560, 0x3C7F6A, 0xA9A95B))
@@ -128,9 +122,7 @@ def autumn(height: int, width: int, rng: np.random.Generator) -> Scene:
     )
     crown = bottom * (np.float32(0.2) + np.float32(0.16) * noise(rng, height, width, side / 4, 2)[:1])
     above = blend(sky, foliage, (y - crown) * 14 + 2 * leaves)
-    undergrowth = ramp(
-        np.float32(0.5) + np.float32(0.5) * hills, palette(0x1D2A3F, 0x3E2C4F, 0x5E3A2A, 0x2F4A3A)
-    )
+    undergrowth = ramp(np.float32(0.5) + np.float32(0.5) * hills, palette(0x1D2A3F, 0x3E2C4F, 0x5E3A2A, 0x2F4A3A))
     above = blend(above, undergrowth, (y - bottom * np.float32(0.53)) * 14 + leaves)
     angle = np.float32(-0.9) + np.float32(1.1) * leaves + np.float32(0.5) * hills
     for place in np.linspace(0.05, 0.95, max(5, round(7 * right / bottom))) + rng.uniform(-0.03, 0.03):

@@ -105,9 +105,7 @@ def _print(block: NDArray[np.intp], ink: Floats, rng: np.random.Generator) -> Fl
     tints = palette(0xBFD0C4, 0xF2DDA6, 0xD8432B, 0xE2A24A, 0xC9692F, 0x8FA05A, 0x5C9AA6)
     slip = max(1, round(min(height, width) / 256))
     printed = tints[np.roll(block, (slip, -slip), axis=(0, 1))]
-    mottle = np.float32(0.86) + np.float32(0.16) * noise(
-        rng, height, width, max(min(height, width) / 60, 3), 3
-    )
+    mottle = np.float32(0.86) + np.float32(0.16) * noise(rng, height, width, max(min(height, width) / 60, 3), 3)
     picture = blend(paper, printed * (1 + fibre)[..., None], mottle - _wear(height, width, rng))
     indigo = palette(0x17224A)[0] * (1 + 4 * fibre)[..., None]
     result: Floats = np.clip(blend(picture, indigo, ink * np.float32(0.96)), 0, 1).astype(np.float32)

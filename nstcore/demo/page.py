@@ -31,16 +31,15 @@ def figure(image: NDArray[Any], caption: str, small: bool = False) -> str:
     """One picture, (h, w, 3) in [0, 1] or uint8, with words under it."""
     kind = ' class="small"' if small else ""
     text = html.escape(caption)
-    return (
-        f'<figure{kind}><img src="{_data_uri(image)}" alt="{text}"><figcaption>{text}</figcaption></figure>'
-    )
+    return f'<figure{kind}><img src="{_data_uri(image)}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
 
-def section(title: str, words: str, figures: Sequence[str], chart: NDArray[Any]) -> str:
-    """A run: what it is, its pictures in a row, and its costs. `words` is HTML."""
+def section(title: str, words: str, figures: Sequence[str], chart: NDArray[Any] | None) -> str:
+    """A run: what it is, its pictures in a row, and its costs, if there are any. `words` is HTML."""
+    costs = "" if chart is None else f'<div class="chart">{figure(chart, "Costs over the steps")}</div>'
     return (
         f"<section><h2>{html.escape(title)}</h2><p>{words}</p>"
-        f'<div class="row">{"".join(figures)}</div><div class="chart">{figure(chart, "Costs over the steps")}</div></section>'
+        f'<div class="row">{"".join(figures)}</div>{costs}</section>'
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from nstcore import ops, weights
 from nstcore.autograd import Tensor
-from nstcore.errors import ArgumentError, ShapeError, WeightsError
+from nstcore.errors import ArgumentError, DTypeError, ShapeError, WeightsError
 from nstcore.models.vgg_layout import BLOCKS, INPUT_CHANNELS, KERNEL, convolutions
 from nstcore.nn.layers import Conv2d
 from nstcore.nn.module import Module
@@ -28,7 +28,11 @@ class VGG(Module):
     """
 
     def __init__(
-        self, architecture: str, preprocessing: Mapping[str, Any] = CAFFE, pooling: Pooling = "max", dtype: DTypeLike = np.float32
+        self,
+        architecture: str,
+        preprocessing: Mapping[str, Any] = CAFFE,
+        pooling: Pooling = "max",
+        dtype: DTypeLike = np.float32,
     ) -> None:
         if architecture not in BLOCKS:
             raise ArgumentError(f"[vgg] expects one of {', '.join(BLOCKS)}, got {architecture!r}")
@@ -41,6 +45,10 @@ class VGG(Module):
         }
         self.freeze().astype(dtype)
         self._preprocessing = preprocessing
+
+    def save(self, path: str | Path, **meta: Any) -> None:
+        """Write the weights so that `vgg16` or `vgg19` can read them; `meta` is stored beside them."""
+        super().save(path, **{"architecture": self.architecture, "preprocessing": dict(self._preprocessing), **meta})
 
     def named_parameters(self, prefix: str = "") -> Any:
         """Every parameter under its layer's name, such as ``conv1_1.weight``."""
@@ -67,18 +75,23 @@ class VGG(Module):
         through which gradients flow. Gives tensors for a tensor, else arrays.
 
         Raises `ArgumentError` for an unknown layer (the message lists them), `ShapeError` when a picture is too small
-        for a layer, `ImageError` for values outside [0, 1].
+        for a layer, `DTypeError` for a tensor of another type than the weights, `ImageError` for values outside [0, 1].
         """
         wanted = self.check_layers(layers)
+        names = self.layers[: max((self.layers.index(n) for n in wanted), default=-1) + 1]
         x = self._prepare(images)
+        least = 2 ** sum(name.startswith("pool") for name in names)
+        if min(x.shape[1:3]) < least:
+            raise ShapeError(
+                f"[{self.architecture}] expects pictures of at least {least} x {least} for {names[-1]}, "
+                f"got {x.shape[1]} x {x.shape[2]} (height x width)"
+            )
         found: dict[str, Any] = {}
-        for name in self.layers[: max((self.layers.index(n) for n in wanted), default=-1) + 1]:
-            x = self.convolutions[name](x) if name in self.convolutions else self._pool(name, x)
-            if not isinstance(images, Tensor):
-                x = x.data  # nothing is recorded: the activations below can go
+        for name in names:
+            x = self.convolutions[name](x) if name in self.convolutions else self._pool(x)
             if name in wanted:
                 found[name] = x
-        return {name: found[name] for name in layers}
+        return {name: found[name] if isinstance(images, Tensor) else found[name].data for name in layers}
 
     def forward(self, images: Any) -> Any:
         """The last layer's activations."""
@@ -96,21 +109,19 @@ class VGG(Module):
         if isinstance(images, Tensor):
             if images.ndim != 4 or images.shape[3] != INPUT_CHANNELS:
                 raise ShapeError(f"[{self.architecture}] expects a tensor (n, h, w, 3), got {images.shape}")
-            x: Any = images
+            if images.dtype != self.dtype:
+                raise DTypeError(f"[{self.architecture}] expects a tensor of {self.dtype}, got {images.dtype}")
+            x = images
         else:
             from nstcore.images import as_images
 
-            x = as_images(images).astype(self.dtype, copy=False)
+            x = Tensor(as_images(images).astype(self.dtype, copy=False))
         how = self._preprocessing
         mean, std = np.asarray(how["mean"]), np.asarray(how["std"])
         scale, shift = (how["scale"] / std).astype(self.dtype), (-mean / std).astype(self.dtype)
         return (x[..., ::-1] if how["color_order"] == "BGR" else x) * scale + shift
 
-    def _pool(self, name: str, x: Any) -> Any:
-        if min(x.shape[1:3]) < 2:
-            raise ShapeError(
-                f"[{self.architecture}] the picture is too small for {name}: its input is {x.shape[1]} x {x.shape[2]}"
-            )
+    def _pool(self, x: Tensor) -> Any:
         return ops.max_pool2d(x, 2) if self.pooling == "max" else ops.avg_pool2d(x, 2)
 
 
@@ -143,5 +154,3 @@ def _load(architecture: str, path: str | Path | None, pooling: Pooling, dtype: D
     net = VGG(architecture, file.preprocessing, pooling, dtype)
     net.load_state_dict(file.arrays, str(file.path))
     return net
-
-

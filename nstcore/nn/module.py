@@ -11,7 +11,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from nstcore import weights
 from nstcore.autograd import Tensor
-from nstcore.errors import WeightsError
+from nstcore.autograd.engine import NUMERIC
+from nstcore.errors import DTypeError, WeightsError
 
 Array = NDArray[Any]
 
@@ -36,8 +37,8 @@ class Module:
             yield from _walk(value, prefix + name)
 
     def parameters(self) -> list[Tensor]:
-        """Every parameter."""
-        return [p for _, p in self.named_parameters()]
+        """Every parameter; one that has several names is there once."""
+        return list({id(p): p for _, p in self.named_parameters()}.values())
 
     def freeze(self) -> Module:
         """Compute no gradients for the parameters from now on; returns the module itself."""
@@ -57,7 +58,7 @@ class Module:
     def load_state_dict(self, arrays: Mapping[str, Array], source: str = "the given arrays") -> None:
         """Copy `arrays` into the parameters, which keep their element type; nothing changes when one does not fit.
 
-        Raises `WeightsError` naming the first key that is missing, unknown or of another shape.
+        Raises `WeightsError` naming the first key that is missing, unknown, of another shape or not of real numbers.
         """
         own = dict(self.named_parameters())
         for name in [*own, *arrays]:
@@ -77,10 +78,25 @@ class Module:
         self.load_state_dict(weights.load(path).arrays, str(path))
 
     def astype(self, dtype: DTypeLike) -> Module:
-        """Change the parameters' element type (float32 or float64) in place; returns the module itself."""
+        """Change the parameters' element type (float32 or float64) and forget their gradients; returns the module itself.
+
+        Raises `DTypeError` for any other type.
+        """
+        wanted = float_type(type(self).__name__, dtype)
         for p in self.parameters():
-            p.data = p.data.astype(dtype, copy=False)
+            p.data, p.grad = p.data.astype(wanted, copy=False), None
         return self
+
+
+def float_type(op: str, dtype: DTypeLike) -> np.dtype[Any]:
+    """`dtype` as NumPy's; `DTypeError` unless it is float32 or float64."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.float32, np.float64):
+        raise DTypeError(f"[{op}] expects dtype float32 or float64, got {dtype if found is None else found}")
+    return found
 
 
 def _walk(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
@@ -104,4 +120,6 @@ def _misfit(own: Tensor | None, given: Array | None) -> str | None:
         return "is missing"
     if own.shape != given.shape:
         return f"expects shape {own.shape}, got {given.shape}"
+    if given.dtype.kind not in NUMERIC:
+        return f"expects real numbers, got {given.dtype}"
     return None

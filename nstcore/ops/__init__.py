@@ -27,6 +27,7 @@ from nstcore.ops.shaping import concat, getitem, reshape, transpose
 
 __all__ = [
     "OPS", "Case", "Kernel", "Op", "Tolerance",
-    "absolute", "add", "avg_pool2d", "concat", "conv2d", "div", "exp", "getitem", "gram", "l2_normalize", "log", "logistic_loss", "matmul", "max_pool2d",
-    "maximum", "mean", "mul", "power", "relu", "reshape", "sigmoid", "softplus", "sqrt", "sub", "sum", "transpose",
+    "absolute", "add", "avg_pool2d", "concat", "conv2d", "div", "exp", "getitem", "gram", "l2_normalize", "log",
+    "logistic_loss", "matmul", "max_pool2d", "maximum", "mean", "mul", "power", "relu", "reshape", "sigmoid",
+    "softplus", "sqrt", "sub", "sum", "transpose",
 ]  # fmt: skip

@@ -88,7 +88,13 @@ def avg_pool2d(
            [10.5, 12.5]], dtype=float32)
     """
     return _pool(
-        AVG_POOL2D, x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, count_include_pad=count_include_pad
+        AVG_POOL2D,
+        x,
+        size=size,
+        stride=stride,
+        padding=padding,
+        ceil_mode=ceil_mode,
+        count_include_pad=count_include_pad,
     )
 
 
@@ -120,9 +126,7 @@ def _axes(
     paddings = _pair(name, "padding", padding, 0)
     if any(2 * p > s for p, s in zip(paddings, sizes, strict=True)):
         raise ArgumentError(f"[{name}] expects padding of at most half of size, got padding {padding} for size {size}")
-    down, across = (
-        _Axis("hw"[i], shape[1 + i], sizes[i], strides[i], paddings[i], bool(ceil_mode)) for i in range(2)
-    )
+    down, across = (_Axis("hw"[i], shape[1 + i], sizes[i], strides[i], paddings[i], bool(ceil_mode)) for i in range(2))
     return down, across
 
 
@@ -293,7 +297,11 @@ AVG_POOL2D = register(
         Kernel(_avg_reference, _avg_reference_back),
         (
             *CASES,
-            Case("counting the padding", ((1, 6, 7, 17),), {"size": 3, "stride": 2, "padding": 1, "count_include_pad": True}),
+            Case(
+                "counting the padding",
+                ((1, 6, 7, 17),),
+                {"size": 3, "stride": 2, "padding": 1, "count_include_pad": True},
+            ),
             Case(
                 "counting the padding in ceil mode",
                 ((1, 6, 5, 3),),

@@ -27,6 +27,7 @@ class SGD(Optimizer):
 
     def step(self, closure: Closure) -> float:
         """Take one step; parameters without a gradient stay as they are."""
+        self.zero_grad()
         loss = closure()
         for p, v in zip(self.parameters, self._velocity, strict=True):
             if p.grad is None:
@@ -42,7 +43,7 @@ class SGD(Optimizer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the velocities."""
-        self._velocity = [np.array(state[f"velocity.{i}"]) for i in range(len(self.parameters))]
+        self._velocity = self._restored(state, "velocity")
 
 
 class Adam(Optimizer):
@@ -69,6 +70,7 @@ class Adam(Optimizer):
 
     def step(self, closure: Closure) -> float:
         """Take one step; parameters without a gradient stay as they are."""
+        self.zero_grad()
         loss = closure()
         self._steps += 1
         b1, b2 = self.betas
@@ -91,6 +93,5 @@ class Adam(Optimizer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore step count and moments."""
-        self._steps = int(state["steps"])
-        self._mean = [np.array(state[f"mean.{i}"]) for i in range(len(self.parameters))]
-        self._square = [np.array(state[f"square.{i}"]) for i in range(len(self.parameters))]
+        mean, square = self._restored(state, "mean"), self._restored(state, "square")
+        self._steps, self._mean, self._square = int(self._entry(state, "steps")), mean, square

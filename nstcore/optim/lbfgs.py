@@ -14,17 +14,13 @@ from nstcore.optim.optimizer import Closure, Optimizer, State, positive
 
 Vector = NDArray[Any]
 
-DOT_BLOCK = 4096  # elements summed in the vectors' own type before the sums are added in float64
 SUFFICIENT_DECREASE, CURVATURE = 1e-4, 0.9  # the two weak Wolfe conditions
 MOST_TRIALS = 12  # of one line search
 
 
 def dot(a: Vector, b: Vector) -> float:
-    """⟨a, b⟩ with a fixed order of summation, so that it does not depend on the number of threads."""
-    whole = a.size - a.size % DOT_BLOCK
-    blocks = np.einsum("ij,ij->i", a[:whole].reshape(-1, DOT_BLOCK), b[:whole].reshape(-1, DOT_BLOCK))
-    rest = np.einsum("i,i->", a[whole:], b[whole:])
-    return float(np.sum(blocks, dtype=np.float64)) + float(rest)
+    """⟨a, b⟩ in float64 and in a fixed order of summation, so that it does not depend on the number of threads."""
+    return float(np.einsum("i,i->", a, b, dtype=np.float64))
 
 
 class LBFGS(Optimizer):
@@ -41,10 +37,11 @@ class LBFGS(Optimizer):
 
     def __init__(self, parameters: Iterable[Tensor], history: int = 10, first_step: float = 0.05) -> None:
         super().__init__(parameters)
-        if len({p.dtype for p in self.parameters}) != 1:
-            raise ArgumentError("[LBFGS] expects parameters of one type, got several")
-        if history < 1:
-            raise ArgumentError(f"[LBFGS] expects history of at least 1, got {history}")
+        types = sorted({p.dtype.name for p in self.parameters})
+        if len(types) != 1:
+            raise ArgumentError(f"[LBFGS] expects parameters of one type, got {', '.join(types)}")
+        if isinstance(history, bool) or not isinstance(history, (int, np.integer)) or history < 1:
+            raise ArgumentError(f"[LBFGS] expects history as a whole number of at least 1, got {history!r}")
         self.history = history
         self.first_step = positive("LBFGS", "first_step", first_step)
         self.converged = False
@@ -64,7 +61,7 @@ class LBFGS(Optimizer):
     def _descend(self, closure: Closure) -> None:
         """Search along the quasi-Newton direction, and along the steepest one if that leads nowhere."""
         start = self._read()
-        for fresh in (False, True):
+        for fresh in (False, True) if self._pairs else (True,):
             if fresh:
                 self._pairs.clear()
             direction = self._direction()
@@ -83,18 +80,19 @@ class LBFGS(Optimizer):
     def _search(
         self, closure: Closure, start: Vector, direction: Vector, slope: float, length: float
     ) -> tuple[float, float, Vector] | None:
-        """A length that meets both Wolfe conditions, or the lowest loss found; the parameters are left there."""
+        """A length that meets both Wolfe conditions, else the best that lowers the loss; the parameters are left there."""
         assert self._loss is not None
         low, high = 0.0, np.inf
         best: tuple[float, float, Vector] | None = None
         for _ in range(MOST_TRIALS):
             self._write(start + np.asarray(length, start.dtype) * direction)
             loss, gradient = self._evaluate(closure)
-            if not np.isfinite(loss) or loss > self._loss + SUFFICIENT_DECREASE * length * slope:
+            there = dot(gradient, direction)
+            if not np.isfinite([loss, there]).all() or loss > self._loss + SUFFICIENT_DECREASE * length * slope:
                 high = length
             else:
                 best = (length, loss, gradient)
-                if dot(gradient, direction) >= CURVATURE * slope:
+                if there >= CURVATURE * slope:
                     return best
                 low = length
             length = (low + high) / 2 if np.isfinite(high) else 2 * low
@@ -150,7 +148,20 @@ class LBFGS(Optimizer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore loss, gradient and history."""
-        self._loss, self._gradient = state["loss"], np.array(state["gradient"])
-        self.converged = bool(state["converged"])
+        if state.get("loss") is None:
+            self._loss, self._gradient, self._pairs, self.converged = None, np.zeros(0), [], False
+            return
+        dtype = self.parameters[0].dtype
+        shape = (sum(p.size for p in self.parameters),)
+        loss, converged = float(self._entry(state, "loss")), bool(self._entry(state, "converged"))
+        gradient = self._entry(state, "gradient", shape).astype(dtype)
         count = sum(key.startswith("s.") for key in state)
-        self._pairs = [(np.array(state[f"s.{i}"]), np.array(state[f"y.{i}"]), float(state[f"rho.{i}"])) for i in range(count)]
+        pairs = [
+            (
+                self._entry(state, f"s.{i}", shape).astype(dtype),
+                self._entry(state, f"y.{i}", shape).astype(dtype),
+                float(self._entry(state, f"rho.{i}")),
+            )
+            for i in range(count)
+        ]
+        self._loss, self._gradient, self._pairs, self.converged = loss, gradient, pairs, converged

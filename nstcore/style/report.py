@@ -51,7 +51,7 @@ def sentence(facts: dict[str, Any]) -> str:
     """`summary` in one line for a person."""
     size = f"{facts['width']}x{facts['height']}"
     if not facts["steps"]:
-        return f"{size}, interrupted before the first step: the picture is the start"
+        return f"{size}, {facts['stopped']} before the first step: the picture is the start"
     text = f"{size}, {facts['steps']} steps in {facts['seconds']:.1f} s"
     text += f", loss {facts['loss_start']:.4g} -> {facts['loss_end']:.4g}"
     return text + (f"; {facts['stopped']}, this is what was reached" if facts["stopped"] else "")
@@ -78,11 +78,12 @@ def draw_losses(history: Sequence[HistoryRow]) -> NDArray[np.uint8]:
     low, high = _decades(lines)
     place = _Axes(steps[0], steps[-1], low, high)
     _draw_axes(draw, font, place)
+    spacing = min(24.0, (HEIGHT - TOP - BOTTOM) / len(lines)) if lines else 0.0
     for i, (name, values) in enumerate(lines.items()):
         color = COLORS[i % len(COLORS)]
         points = [place(s, v) for s, v in zip(steps, values, strict=True) if v > 0]
         draw.line(points if len(points) > 1 else points * 2, fill=color, width=4 if name == "total" else 2, joint="curve")
-        y = TOP + 24 * i
+        y = TOP + spacing * i
         draw.line([(WIDTH - RIGHT + 20, y + 9), (WIDTH - RIGHT + 44, y + 9)], fill=color, width=4 if name == "total" else 2)
         draw.text((WIDTH - RIGHT + 52, y), name, fill="#333333", font=font)
     return np.asarray(picture)

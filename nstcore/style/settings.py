@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from nstcore.errors import ArgumentError
+from nstcore.optim.optimizer import REAL
 
 Init = Literal["content", "noise", "style"]
 OptimizerName = Literal["lbfgs", "adam", "gd"]
@@ -15,6 +17,7 @@ Pooling = Literal["max", "avg"]
 LayerWeights = Mapping[str, float] | Sequence[str]
 
 SMALLEST, LARGEST = 16, 16384  # pixels of the longer side; conv5_1 needs 16 in each
+LARGEST_WEIGHT = 1e12  # beyond it costs leave the range of float32
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Settings:
     size: int = 512
     steps: int = 200
     content_weight: float = 1.0
-    style_weight: float = 1.0
+    style_weight: float = 2e-3
     tv_weight: float = 0.0
     content_layers: LayerWeights = ("conv4_2",)
     style_layers: LayerWeights = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
@@ -53,8 +56,10 @@ class Settings:
             _weight(name, getattr(self, name))
         if self.content_weight == self.style_weight == 0:
             raise ArgumentError("[style] expects content_weight or style_weight above 0, got 0 for both")
-        if self.learning_rate is not None and not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ArgumentError(f"[style] expects learning_rate above 0, got {self.learning_rate}")
+        if self.learning_rate is not None:
+            _weight("learning_rate", self.learning_rate)
+            if self.learning_rate == 0:
+                raise ArgumentError("[style] expects learning_rate above 0, got 0")
         for name, allowed in (("init", Init), ("optimizer", OptimizerName), ("pooling", Pooling)):
             if getattr(self, name) not in get_args(allowed):
                 raise ArgumentError(
@@ -74,7 +79,7 @@ class Settings:
 
     def blend_shares(self, styles: int) -> list[float]:
         """One weight a style, summing to 1."""
-        parts = [1.0] * styles if self.blend is None else list(self.blend)
+        parts = [1.0] * styles if self.blend is None else _listed("blend", self.blend)
         if len(parts) != styles:
             raise ArgumentError(f"[style] expects one blend weight a style, got {len(parts)} for {styles} styles")
         return list(_normalised("blend", dict(enumerate(parts))).values())
@@ -86,25 +91,32 @@ class Settings:
 
 
 def _whole(name: str, value: Any, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
         raise ArgumentError(f"[style] expects {name} as a whole number from {least} to {most}, got {value!r}")
 
 
 def _weight(name: str, value: Any) -> None:
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
-        raise ArgumentError(f"[style] expects {name} as a number of at least 0, got {value!r}")
+    if isinstance(value, bool) or not (isinstance(value, REAL) and 0 <= value <= LARGEST_WEIGHT):
+        raise ArgumentError(f"[style] expects {name} as a number from 0 to {LARGEST_WEIGHT:g}, got {value!r}")
+
+
+def _listed(name: str, value: Any) -> list[Any]:
+    """`value` as a list; `ArgumentError` for one name or number instead of several."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ArgumentError(f"[style] expects {name} as a sequence, got {value!r}")
+    return list(value)
 
 
 def _shares(name: str, layers: LayerWeights) -> dict[str, float]:
-    weights = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
-    if isinstance(layers, str) or not weights:
-        raise ArgumentError(f"[style] expects {name} as at least one layer name, got {layers!r}")
-    return _normalised(name, weights)
+    names = _listed(name, layers)
+    if not names or not all(isinstance(layer, str) for layer in names) or len(set(names)) != len(names):
+        raise ArgumentError(f"[style] expects {name} as one or more different layer names, got {layers!r}")
+    return _normalised(name, dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(names, 1.0))
 
 
 def _normalised(name: str, weights: dict[Any, float]) -> dict[Any, float]:
     for key, value in weights.items():
-        _weight(f"{name} weight of {key!r}" if isinstance(key, str) else name, value)
+        _weight(f"the weight of {key} in {name}" if isinstance(key, str) else f"each weight in {name}", value)
     total = sum(weights.values())
     if total == 0:
         raise ArgumentError(f"[style] expects a weight above 0 in {name}, got only zeros")

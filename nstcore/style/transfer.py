@@ -25,7 +25,7 @@ ADAM_RATE, DESCENT_RATE = 0.02, 0.02  # pixels, of a range of 1, that the first 
 
 @dataclass(frozen=True)
 class HistoryRow:
-    """The costs as evaluated in one step. `content`, `style` and `tv` are the course's raw costs, before any weight."""
+    """The costs of the picture that a step started from. `content`, `style` and `tv` are raw, before any weight."""
 
     step: int
     seconds: float
@@ -37,7 +37,7 @@ class HistoryRow:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback gets after each step: the costs, and the picture so far, (h, w, 3) in [0, 1]."""
+    """What a callback gets after each step: its costs, and the picture that it led to, (h, w, 3) in [0, 1]."""
 
     row: HistoryRow
     steps: int
@@ -53,7 +53,7 @@ class Progress:
 class Result:
     """The picture, float32 (h, w, 3) in [0, 1], and how the costs went.
 
-    stopped: why the run ended before its last step ("interrupted", "converged"), or None.
+    stopped: why the run ended before its last step ("interrupted", "converged", "diverged"), or None.
     """
 
     image: Array
@@ -117,7 +117,8 @@ def _start(photo: Array, paintings: Sequence[Array], settings: Settings) -> Arra
 
 
 def _visible(pixels: Tensor) -> Array:
-    return np.clip(pixels.data[0], 0.0, 1.0).astype(np.float32)
+    visible: Array = np.clip(pixels.data[0], 0.0, 1.0).astype(np.float32)
+    return visible
 
 
 def _run(
@@ -125,20 +126,26 @@ def _run(
 ) -> Result:
     optimizer = _optimizer(pixels, settings)
     result = Result(_visible(pixels), settings=settings)
-    latest: list[Terms] = []
+    good = result.image  # the last picture whose loss is known to be finite
+    evaluated: dict[float, Terms] = {}  # by total, since a line search tries pictures that it does not keep
 
     def closure() -> float:
-        pixels.grad = None
-        latest[:] = [objective.evaluate(pixels)]
-        return latest[0].total
+        terms = objective.evaluate(pixels)
+        evaluated[terms.total] = terms
+        return terms.total
 
     start = time.perf_counter()
     try:
         for step in range(1, settings.steps + 1):
-            loss = optimizer.step(closure)
-            terms = latest[0]
-            if not (np.isfinite(loss) and np.isfinite(pixels.data).all()):
+            with np.errstate(all="ignore"):  # what overflows is found below
+                loss = optimizer.step(closure)
+            if not np.isfinite(loss):
+                result.image = good
                 raise _non_finite(step, result)
+            good = result.image
+            if not np.isfinite(pixels.data).all():
+                raise _non_finite(step, result)
+            terms = evaluated[loss]
             row = HistoryRow(step, time.perf_counter() - start, terms.total, terms.content, terms.style, terms.variation)
             result.history.append(row)
             result.image = _visible(pixels)
@@ -154,8 +161,9 @@ def _run(
 
 def _non_finite(step: int, result: Result) -> NonFiniteError:
     error = NonFiniteError(
-        f"[style] the loss is not a number at step {step}; a smaller learning rate, or smaller weights, keep it finite"
+        f"[style] the loss is not finite at step {step}; a smaller learning rate, or smaller weights, keep it finite"
     )
+    result.stopped = "diverged"
     error.result = result
     return error
 

@@ -26,9 +26,7 @@ def available() -> list[str]:
 def embedded(name: str) -> Path:
     """Give the path of the embedded weights `name`; WeightsError, with the names there are, for any other."""
     if name not in available():
-        raise WeightsError(
-            f"[weights] no embedded weights {name!r}; there are: {', '.join(available()) or 'none'}"
-        )
+        raise WeightsError(f"[weights] no embedded weights {name!r}; there are: {', '.join(available()) or 'none'}")
     return _DATA / f"{name}.npz"
 
 

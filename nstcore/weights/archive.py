@@ -41,7 +41,7 @@ def read_members(file: BinaryIO) -> dict[str, bytes]:
             infos = archive.infolist()
             _check_members(infos, size)
             return {info.filename[:-4]: _read(archive, info) for info in infos}
-    except (zipfile.BadZipFile, UnicodeError, struct.error, OverflowError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeError, struct.error, OverflowError) as error:
         raise ValueError(f"is a damaged zip archive ({error})") from error
 
 

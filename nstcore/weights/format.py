@@ -182,9 +182,7 @@ def _complete_meta(arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> dict
         facts = json.loads(_canonical(facts))  # tuples become lists, as a reader will see them
         facts["digest"] = meta_digest(facts)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ArgumentError(
-            f"[weights] the facts about a file must be plain JSON values ({error})"
-        ) from error
+        raise ArgumentError(f"[weights] the facts about a file must be plain JSON values ({error})") from error
     problem = _meta_problem(facts)
     if problem or len(_canonical(facts)) > MAX_META_BYTES:
         raise ArgumentError(f"[weights] {problem or 'the facts about a file are longer than 4 MiB'}")
@@ -254,9 +252,7 @@ def _check_arrays(path: Path, arrays: Mapping[str, Array], meta: Mapping[str, An
         raise damaged(path, "is missing", key)
     for key, array in arrays.items():
         if array.dtype.name not in DTYPES or array.dtype.byteorder == ">" or not array.flags.c_contiguous:
-            raise damaged(
-                path, f"expects C-ordered little-endian {', '.join(DTYPES)}, got {array.dtype}", key
-            )
+            raise damaged(path, f"expects C-ordered little-endian {', '.join(DTYPES)}, got {array.dtype}", key)
         if digests.get(key) != array_digest(array):
             raise damaged(path, "does not match its digest: the file was altered", key)
     if meta.get("dtype") != _common_dtype(arrays):

@@ -83,9 +83,7 @@ def _check_options(source: Path, output: Path, architecture: str | None, dtype: 
     from nstcore.models.vgg_layout import BLOCKS
 
     if architecture is not None and architecture not in BLOCKS:
-        raise ArgumentError(
-            f"[weights convert] expects architecture {' or '.join(BLOCKS)}, got {architecture!r}"
-        )
+        raise ArgumentError(f"[weights convert] expects architecture {' or '.join(BLOCKS)}, got {architecture!r}")
     if dtype not in ("float16", "float32"):
         raise ArgumentError(f"[weights convert] expects dtype float16 or float32, got {dtype!r}")
     if output.suffix != ".npz":
@@ -115,9 +113,7 @@ def _name_parameters(
     by_count = {sum(count for count, _ in blocks): name for name, blocks in BLOCKS.items()}
     name = by_count.get(len(found))
     if name is None or wanted not in (None, name):
-        expected = ", ".join(
-            f"{count} ({by_count[count]})" for count in by_count if wanted in (None, by_count[count])
-        )
+        expected = ", ".join(f"{count} ({by_count[count]})" for count in by_count if wanted in (None, by_count[count]))
         raise unreadable(path, f"expects this many 3 x 3 convolutions: {expected}, got {len(found)}")
     shapes = parameter_shapes(name)
     arrays = {}

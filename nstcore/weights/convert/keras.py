@@ -63,9 +63,7 @@ def read_npz(path: Path) -> Source:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 if info.filename == "__meta__.npy":
-                    raise unreadable(
-                        path, "already is a weights file of nstcore; there is nothing to convert"
-                    )
+                    raise unreadable(path, "already is a weights file of nstcore; there is nothing to convert")
                 if _LAYER.search(info.filename):
                     arrays[info.filename.removesuffix(".npy")] = _read_member(path, archive, info)
     except (zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
@@ -90,15 +88,11 @@ def _source(path: Path, arrays: dict[str, Array]) -> Source:
         block, index = _LAYER.findall(name)[-1]
         parts = layers.setdefault((block, index), {})
         if array.ndim in parts:
-            raise unreadable(
-                path, f"is one array of rank {array.ndim} too many for block{block}_conv{index}", name
-            )
+            raise unreadable(path, f"is one array of rank {array.ndim} too many for block{block}_conv{index}", name)
         parts[array.ndim] = (name, array)
     found = []
     for (block, index), parts in sorted(layers.items()):
         if parts.keys() != {1, 4}:
-            raise unreadable(
-                path, "expects a weight of rank 4 and a bias of rank 1", f"block{block}_conv{index}"
-            )
+            raise unreadable(path, "expects a weight of rank 4 and a bias of rank 1", f"block{block}_conv{index}")
         found.append(Convolution(parts[4][0], from_hwio(parts[4][1]), parts[1][1]))
     return Source("Keras", found, CAFFE_INPUT, OXFORD)

@@ -46,9 +46,7 @@ def _convolution(layer: Mapping[str, Any]) -> Convolution | None:
     """Give a layer's convolution; None if it is no convolution or not a 3 x 3 one."""
     if layer.get("type") != "conv":
         return None
-    pair = (
-        layer["weights"] if "weights" in layer else (layer["filters"], layer["biases"])
-    )  # before and after 2015
+    pair = layer["weights"] if "weights" in layer else (layer["filters"], layer["biases"])  # before and after 2015
     weight, bias = (np.asarray(part) for part in pair)
     if weight.ndim != 4 or weight.shape[:2] != (3, 3):
         return None

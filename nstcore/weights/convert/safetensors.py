@@ -37,9 +37,7 @@ def _read_tensors(file: BinaryIO, prefix: str) -> dict[str, Array]:
     length = int.from_bytes(file.read(8), "little")
     start = 8 + length
     if size < 8 or start > size or length > _MAX_TABLE_BYTES:
-        raise ValueError(
-            f"claims a table of {length} bytes in a file of {size}: not a safetensors file, or truncated"
-        )
+        raise ValueError(f"claims a table of {length} bytes in a file of {size}: not a safetensors file, or truncated")
     try:
         table = json.loads(file.read(length))
     except (ValueError, RecursionError) as error:

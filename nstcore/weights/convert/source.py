@@ -23,9 +23,7 @@ OXFORD = "CC BY 4.0, Visual Geometry Group, University of Oxford"
 TORCHVISION = "BSD-3-Clause, the PyTorch torchvision project"
 
 
-def preprocessing(
-    color_order: str, scale: float, mean: tuple[float, ...], std: tuple[float, ...]
-) -> dict[str, Any]:
+def preprocessing(color_order: str, scale: float, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
     """Describe how RGB in [0, 1] becomes the input; mean and std in its channel order, after scaling."""
     return {"color_order": color_order, "scale": scale, "mean": list(mean), "std": list(std)}
 

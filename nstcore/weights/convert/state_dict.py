@@ -100,9 +100,7 @@ def _opcodes(pickle: BytesIO) -> Iterator[tuple[str, Any]]:
         raise ValueError(f"has a damaged pickle ({error})") from error
 
 
-def _step(
-    name: str, argument: Any, stack: list[Any], memo: dict[int, Any], storages: dict[str, Storage]
-) -> None:
+def _step(name: str, argument: Any, stack: list[Any], memo: dict[int, Any], storages: dict[str, Storage]) -> None:
     """Carry out one opcode."""
     if name in _PUSH:
         stack.append(argument)
@@ -128,9 +126,7 @@ def _step(
             raise ValueError(f"mentions storage {storage.key} in two ways")
         stack.append((storage,))
     elif name != "PROTO":
-        raise ValueError(
-            f"has the pickle opcode {name}, which no state dict needs; nstcore never unpickles it"
-        )
+        raise ValueError(f"has the pickle opcode {name}, which no state dict needs; nstcore never unpickles it")
 
 
 def _since_mark(stack: list[Any]) -> list[Any]:
@@ -223,20 +219,13 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor:
     """Check that a tensor lies inside its storage and takes no value twice."""
     if not isinstance(storage, tuple) or len(storage) != 1 or not isinstance(storage[0], Storage):
         raise ValueError("has a tensor without a storage")
-    if (
-        not isinstance(shape, tuple)
-        or not isinstance(strides, tuple)
-        or len(shape) != len(strides)
-        or len(shape) > 8
-    ):
+    if not isinstance(shape, tuple) or not isinstance(strides, tuple) or len(shape) != len(strides) or len(shape) > 8:
         raise ValueError("has a tensor without a shape")
     if not all(map(_is_count, (offset, *shape, *strides))):
         raise ValueError(f"has a tensor of shape {shape}, strides {strides}: not all are counts")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if math.prod(shape) > storage[0].count or (math.prod(shape) and last >= storage[0].count):
-        raise ValueError(
-            f"has a tensor of shape {shape} that does not fit its storage of {storage[0].count} values"
-        )
+        raise ValueError(f"has a tensor of shape {shape} that does not fit its storage of {storage[0].count} values")
     return Tensor(storage[0], offset, shape, strides)
 
 

@@ -138,9 +138,7 @@ def _read_legacy(file: BinaryIO, prefix: str) -> dict[str, Array]:
         (count,) = struct.unpack("<q", file.read(8))
         position += 8 + declared[key].nbytes
         if count != declared[key].count or position > end:
-            raise ValueError(
-                f"storage {key} has {count} values in {end} bytes, expected {declared[key].count}"
-            )
+            raise ValueError(f"storage {key} has {count} values in {end} bytes, expected {declared[key].count}")
         places[key] = position - declared[key].nbytes
 
     def read(storage: state_dict.Storage) -> Array:
