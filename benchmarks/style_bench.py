@@ -116,7 +116,8 @@ def measure_peaks(side: int, names: list[str]) -> None:
     print(f"\npeak memory of a process that takes three steps at {side} px (resident, whole process):")
     for name in names:
         probe = (
-            f"import sys, resource; sys.argv = ['style_bench.py', '--threads', '{ARGS.threads}']; import style_bench as b; "
+            f"import sys, resource; sys.argv = ['style_bench.py', '--threads', '{ARGS.threads}']; "
+            "import style_bench as b; "
             f"step = b.contender({name!r}, {side}); [step() for _ in range(3)]; "
             f"print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
         )

@@ -22,13 +22,17 @@ template <class T>
 struct VectorOf;
 template <>
 struct VectorOf<float> {
-    typedef float type __attribute__((vector_size(vector_bytes), aligned(4), may_alias));
+    typedef float type __attribute__((vector_size(vector_bytes)));
+    typedef float in_memory __attribute__((vector_size(vector_bytes), aligned(4), may_alias));
 };
 template <>
 struct VectorOf<double> {
-    typedef double type __attribute__((vector_size(vector_bytes), aligned(8), may_alias));
+    typedef double type __attribute__((vector_size(vector_bytes)));
+    typedef double in_memory __attribute__((vector_size(vector_bytes), aligned(8), may_alias));
 };
 
+// A vector in a register; variables of this type are aligned. Arrays are read and written by load and store, which
+// expect no more alignment than their elements have.
 template <class T>
 using Vec = typename VectorOf<T>::type;
 
@@ -37,15 +41,14 @@ constexpr int lanes = vector_bytes / static_cast<int>(sizeof(T));
 
 template <class T>
 inline Vec<T> load(const T* p) {
-    return *reinterpret_cast<const Vec<T>*>(p);
+    return *reinterpret_cast<const typename VectorOf<T>::in_memory*>(p);
 }
 
 template <class T>
 inline void store(T* p, Vec<T> v) {
-    *reinterpret_cast<Vec<T>*>(p) = v;
+    *reinterpret_cast<typename VectorOf<T>::in_memory*>(p) = v;
 }
 
-// A NaN stays NaN: hidden as a 0 it would spoil the result without a trace.
 template <class T>
 inline Vec<T> relu(Vec<T> v) {
     return Vec<T>{} > v ? Vec<T>{} : v;

@@ -100,29 +100,27 @@ void transform_weights(const T* taps, T* u, int64_t plane) {
     }
 }
 
-template <class T>
-inline Vec<T> load_active(const Job<T>& job, int64_t at) {
+// One vector of the map; Masked: only where `active` is positive.
+template <class T, bool Masked>
+inline Vec<T> load_map(const Job<T>& job, int64_t at) {
     const Vec<T> v = load(job.map + at);
-    if (!job.active) return v;
-    return load(job.active + at) > Vec<T>{} ? v : Vec<T>{};
+    if constexpr (Masked) return load(job.active + at) > Vec<T>{} ? v : Vec<T>{};
+    return v;
 }
 
-// V[point][row][:] of one tile.
-template <class T>
-void tile_in(const Job<T>& job, int64_t tile, T* v, int64_t plane) {
-    constexpr int W = lanes<T>;
-    const Place at = place_of(job, tile);
-    const int64_t y0 = at.y - job.top, x0 = at.x - job.left;
-    const bool inside = y0 >= 0 && x0 >= 0 && y0 + in_edge <= job.h && x0 + in_edge <= job.w;
-    for (int64_t c = 0; c < job.c; c += W) {
-        Vec<T> d[points], e[points];
+// V[point][row][:] of the tile whose first input is (y0, x0) of image n; Inside: no part of it lies outside the map.
+template <class T, bool Masked, bool Inside>
+void transform_tile(const Job<T>& job, int64_t n, int64_t y0, int64_t x0, T* v, int64_t plane) {
+    const int64_t first = ((n * job.h + y0) * job.w + x0) * job.c;
+    for (int64_t c = 0; c < job.c; c += lanes<T>) {
+        Vec<T> e[points];
         for (int j = 0; j < in_edge; j++) {
+            Vec<T> d[in_edge];
             for (int i = 0; i < in_edge; i++) {
-                const int64_t y = y0 + i, x = x0 + j;
-                const bool in = inside || (y >= 0 && x >= 0 && y < job.h && x < job.w);
-                d[i * in_edge + j] = in ? load_active(job, ((at.n * job.h + y) * job.w + x) * job.c + c) : Vec<T>{};
+                const bool in = Inside || (y0 + i >= 0 && x0 + j >= 0 && y0 + i < job.h && x0 + j < job.w);
+                d[i] = in ? load_map<T, Masked>(job, first + (i * job.w + j) * job.c + c) : Vec<T>{};
             }
-            transform_input(d + j, in_edge, e + j, in_edge);
+            transform_input(d, 1, e + j, in_edge);
         }
         for (int i = 0; i < in_edge; i++) {
             Vec<T> row[in_edge];
@@ -130,6 +128,19 @@ void tile_in(const Job<T>& job, int64_t tile, T* v, int64_t plane) {
             for (int j = 0; j < in_edge; j++) store(v + (i * in_edge + j) * plane + c, row[j]);
         }
     }
+}
+
+template <class T>
+void tile_in(const Job<T>& job, int64_t tile, T* v, int64_t plane) {
+    const Place at = place_of(job, tile);
+    const int64_t y = at.y - job.top, x = at.x - job.left;
+    const bool inside = y >= 0 && x >= 0 && y + in_edge <= job.h && x + in_edge <= job.w;
+    if (job.active)
+        inside ? transform_tile<T, true, true>(job, at.n, y, x, v, plane)
+               : transform_tile<T, true, false>(job, at.n, y, x, v, plane);
+    else
+        inside ? transform_tile<T, false, true>(job, at.n, y, x, v, plane)
+               : transform_tile<T, false, false>(job, at.n, y, x, v, plane);
 }
 
 // 4x4 outputs of one tile, `channels` of them from k0 on; m: M[point][row] at those channels.

@@ -12,12 +12,27 @@
 #include <type_traits>
 
 #include "../common/parallel.h"
+#include "../common/scratch.h"
 #include "../common/simd.h"
 
 namespace nst::NST_ISA_NS {
 namespace {
 
 using std::int64_t;
+
+// As many integers of two and of four bytes as a vector has elements.
+template <class T>
+struct Steps;
+template <>
+struct Steps<float> {
+    typedef std::uint16_t Two __attribute__((vector_size(vector_bytes / 2)));
+    typedef std::int32_t Four __attribute__((vector_size(vector_bytes)));
+};
+template <>
+struct Steps<double> {
+    typedef std::uint16_t Two __attribute__((vector_size(vector_bytes / 4)));
+    typedef std::int32_t Four __attribute__((vector_size(vector_bytes / 2)));
+};
 
 // Two ways to walk over channels: Wide takes a vector, Single one channel (for fewer channels than a vector has lanes).
 // I is an integer, or a vector of integers as wide as T: it holds the winning taps. wins: v is larger, or the first
@@ -36,7 +51,13 @@ struct Wide {
         typedef Index Narrow __attribute__((vector_size(lanes<T> * sizeof(Index))));
         Narrow narrow;
         __builtin_memcpy(&narrow, p, sizeof(narrow));
-        return __builtin_convertvector(narrow, I);
+        if constexpr (sizeof(Index) == 1) {  // by doubling: a fourfold step is taken apart lane by lane
+            const typename Steps<T>::Two two = __builtin_convertvector(narrow, typename Steps<T>::Two);
+            const typename Steps<T>::Four four = __builtin_convertvector(two, typename Steps<T>::Four);
+            return __builtin_convertvector(four, I);
+        } else {
+            return __builtin_convertvector(narrow, I);
+        }
     }
     template <class Index>
     static void put_index(Index* p, I i) {
@@ -143,6 +164,40 @@ inline void mean_of_window(const T* x, int64_t width, int64_t channels, const Ta
     });
 }
 
+// What one pixel has from one window over it: where the window's result lies, which tap the pixel is, 1 / count.
+template <class T>
+struct Part {
+    int64_t pixel, tap;
+    T weight;
+};
+
+// Each pixel of dx: lists its parts, row by row, and puts what gather(way, parts, count, channel) makes of them.
+template <class T, class Gather>
+void collect(const PoolShape& s, T* dx, const Gather& gather) {
+    const int64_t most = ceil_div(s.y.window, s.y.stride) * ceil_div(s.x.window, s.x.stride), c = s.channels;
+    Scratch<Part<T>> lists(num_threads() * most);
+    parallel_for(s.images * s.y.in, [&](int64_t row, int thread) {
+        const int64_t image = row / s.y.in, i = row % s.y.in;
+        const Holders hy = holders_of(s.y, i);
+        Holders hx;
+        Part<T>* parts = lists.get() + thread * most;
+        for (int64_t j = 0; j < s.x.in; j++) {
+            hx.move_to(s.x, j);
+            int64_t count = 0;
+            for (int64_t p = hy.first; p < hy.last; p++)
+                for (int64_t q = hx.first; q < hx.last; q++) {
+                    const Taps ty = taps_of(s.y, p), tx = taps_of(s.x, q);
+                    const int64_t shared = counted(s.y, ty, s.count_padding) * counted(s.x, tx, s.count_padding);
+                    parts[count++] = {((image * s.y.out + p) * s.x.out + q) * c,
+                                      (i - ty.start) * s.x.window + j - tx.start, T(1) / static_cast<T>(shared)};
+                }
+            over_channels<T>(c, [&](auto way, int64_t k) {
+                decltype(way)::put(dx + (row * s.x.in + j) * c + k, gather(way, parts, count, k));
+            });
+        }
+    });
+}
+
 }  // namespace
 
 template <class T, class Index>
@@ -168,28 +223,14 @@ void max_pool2d_forward_cpu(const T* x, const PoolShape& s, T* y, Index* at) {
 
 template <class T, class Index>
 void max_pool2d_backward_cpu(const T* dy, const Index* at, const PoolShape& s, T* dx) {
-    const int64_t c = s.channels;
-    parallel_for(s.images * s.y.in, [&](int64_t row, int) {
-        const int64_t image = row / s.y.in, i = row % s.y.in;
-        const Holders hy = holders_of(s.y, i);
-        Holders hx;
-        for (int64_t j = 0; j < s.x.in; j++) {
-            hx.move_to(s.x, j);
-            T* to = dx + (row * s.x.in + j) * c;
-            over_channels<T>(c, [&](auto way, int64_t k) {
-                using Way = decltype(way);
-                typename Way::V sum{};
-                for (int64_t p = hy.first; p < hy.last; p++)
-                    for (int64_t q = hx.first; q < hx.last; q++) {
-                        const int64_t pixel = ((image * s.y.out + p) * s.x.out + q) * c + k;
-                        const int64_t tap =
-                            (i + s.y.padding - p * s.y.stride) * s.x.window + j + s.x.padding - q * s.x.stride;
-                        const auto won = Way::get_index(at + pixel) == Way::number(tap);
-                        sum += won ? Way::get(dy + pixel) : typename Way::V{};
-                    }
-                Way::put(to + k, sum);
-            });
+    collect<T>(s, dx, [&](auto way, const Part<T>* parts, int64_t count, int64_t c) {
+        using Way = decltype(way);
+        typename Way::V sum{};
+        for (int64_t i = 0; i < count; i++) {
+            const auto won = Way::get_index(at + parts[i].pixel + c) == Way::number(parts[i].tap);
+            sum += won ? Way::get(dy + parts[i].pixel + c) : typename Way::V{};
         }
+        return sum;
     });
 }
 
@@ -209,26 +250,11 @@ void avg_pool2d_forward_cpu(const T* x, const PoolShape& s, T* y) {
 
 template <class T>
 void avg_pool2d_backward_cpu(const T* dy, const PoolShape& s, T* dx) {
-    const int64_t c = s.channels;
-    const auto share = [&](const PoolAxis& a, int64_t w) { return counted(a, taps_of(a, w), s.count_padding); };
-    parallel_for(s.images * s.y.in, [&](int64_t row, int) {
-        const int64_t image = row / s.y.in;
-        const Holders hy = holders_of(s.y, row % s.y.in);
-        Holders hx;
-        for (int64_t j = 0; j < s.x.in; j++) {
-            hx.move_to(s.x, j);
-            T* to = dx + (row * s.x.in + j) * c;
-            over_channels<T>(c, [&](auto way, int64_t k) {
-                using Way = decltype(way);
-                typename Way::V sum{};
-                for (int64_t p = hy.first; p < hy.last; p++)
-                    for (int64_t q = hx.first; q < hx.last; q++) {
-                        const T weight = T(1) / static_cast<T>(share(s.y, p) * share(s.x, q));
-                        sum += weight * Way::get(dy + ((image * s.y.out + p) * s.x.out + q) * c + k);
-                    }
-                Way::put(to + k, sum);
-            });
-        }
+    collect<T>(s, dx, [&](auto way, const Part<T>* parts, int64_t count, int64_t c) {
+        using Way = decltype(way);
+        typename Way::V sum{};
+        for (int64_t i = 0; i < count; i++) sum += parts[i].weight * Way::get(dy + parts[i].pixel + c);
+        return sum;
     });
 }
 

@@ -145,7 +145,8 @@ def vgg19(weights: str | Path | None = None, *, pooling: Pooling = "max", dtype:
 def _load(architecture: str, path: str | Path | None, pooling: Pooling, dtype: DTypeLike) -> VGG:
     if path is None and architecture not in weights.available():
         raise WeightsError(
-            f"[{architecture}] no weights are embedded; convert a file with 'nst weights convert FILE -o {architecture}.npz' "
+            f"[{architecture}] no weights are embedded; convert a file with "
+            f"'nst weights convert FILE -o {architecture}.npz' "
             f"and pass its path"
         )
     file = weights.load(weights.embedded(architecture) if path is None else path)

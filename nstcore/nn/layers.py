@@ -14,7 +14,10 @@ Pair = tuple[int, int]
 
 
 def he_normal(shape: tuple[int, ...], fan_in: int, rng: np.random.Generator) -> Tensor:
-    """A float32 parameter drawn from N(0, 2 / fan_in). Source: He et al., "Delving Deep into Rectifiers", 2015, eq. 10."""
+    """A float32 parameter drawn from N(0, 2 / fan_in).
+
+    Source: He et al., "Delving Deep into Rectifiers", 2015, equation 10.
+    """
     values = rng.standard_normal(shape) * np.sqrt(2.0 / max(1, fan_in))
     return Tensor(values.astype(np.float32), requires_grad=True)
 

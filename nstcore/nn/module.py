@@ -78,7 +78,7 @@ class Module:
         self.load_state_dict(weights.load(path).arrays, str(path))
 
     def astype(self, dtype: DTypeLike) -> Module:
-        """Change the parameters' element type (float32 or float64) and forget their gradients; returns the module itself.
+        """Change the parameters' type (float32 or float64) and forget their gradients; returns the module itself.
 
         Raises `DTypeError` for any other type.
         """

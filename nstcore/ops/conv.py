@@ -61,7 +61,8 @@ def conv2d(
         room = sizes[size] + before[pad] + after[pad]
         if not 1 <= sizes[kernel] <= room:
             raise ShapeError(
-                f"[conv2d] expects 1 to {room} kernel taps along {axis} (the padded input), got x {x.shape}, w {w.shape}"
+                f"[conv2d] expects 1 to {room} kernel taps along {axis} (the padded input), "
+                f"got x {x.shape}, w {w.shape}"
             )
     if sizes["c"] < 1:
         raise ShapeError(f"[conv2d] expects at least one channel, got x {x.shape}")

@@ -29,12 +29,12 @@ class _Axis:
     ceil_mode: bool
 
     def __len__(self) -> int:
-        """Number of windows; with `ceil_mode` also a last one that hangs over, if it starts before the right padding."""
+        """Number of windows; in `ceil_mode` with a last one that hangs over, unless it starts in the right padding."""
         room = self.pixels + 2 * self.padding - self.window
         if not self.ceil_mode:
             return room // self.stride + 1
-        count = -(-room // self.stride) + 1
-        return count - ((count - 1) * self.stride >= self.pixels + self.padding)
+        count = (room + self.stride - 1) // self.stride + 1
+        return count - 1 if (count - 1) * self.stride >= self.pixels + self.padding else count
 
     def real(self, o: int) -> slice:
         """The pixels of window `o`."""
@@ -44,7 +44,8 @@ class _Axis:
     def counted(self, o: int, padding_too: bool) -> int:
         """How many of them an average divides by."""
         if not padding_too:
-            return self.real(o).stop - self.real(o).start
+            real = self.real(o)
+            return int(real.stop - real.start)
         start = o * self.stride - self.padding
         return min(start + self.window, self.pixels + self.padding) - start
 

@@ -16,7 +16,7 @@ def content_loss(a: Any, target: Any) -> Any:
     Source: Gatys, Ecker, Bethge, "Image Style Transfer Using Convolutional Neural Networks", CVPR 2016, equation 1.
     """
     if a.shape != target.shape or a.ndim != 4:
-        raise ShapeError(f"[content_loss] expects two arrays (n, h, w, c) of one shape, got {a.shape} and {target.shape}")
+        raise ShapeError(f"[content_loss] expects two (n, h, w, c) of one shape, got {a.shape} and {target.shape}")
     difference = ops.sub(a, target)
     return ops.mul(ops.sum(ops.mul(difference, difference)), 0.5)
 
@@ -41,13 +41,11 @@ def total_variation(image: Any) -> Any:
     """Σ (x_i+1,j − x_ij)² + (x_i,j+1 − x_ij)²: how rough a picture is; 0 for one colour.
 
     image: (n, h, w, c). Gives a scalar.
-    Source: Mahendran, Vedaldi, "Understanding Deep Image Representations by Inverting Them", CVPR 2015, section 3, β = 2.
+    Source: Mahendran, Vedaldi, "Understanding Deep Image Representations by Inverting Them", CVPR 2015, section 3.
     """
     if image.ndim != 4:
         raise ShapeError(f"[total_variation] expects (n, h, w, c), got {image.shape}")
-    down = ops.sub(ops.getitem(image, (slice(None), slice(1, None))), ops.getitem(image, (slice(None), slice(None, -1))))
-    right = ops.sub(
-        ops.getitem(image, (slice(None), slice(None), slice(1, None))),
-        ops.getitem(image, (slice(None), slice(None), slice(None, -1))),
-    )
+    every, later, earlier = slice(None), slice(1, None), slice(None, -1)
+    down = ops.sub(ops.getitem(image, (every, later)), ops.getitem(image, (every, earlier)))
+    right = ops.sub(ops.getitem(image, (every, every, later)), ops.getitem(image, (every, every, earlier)))
     return ops.add(ops.sum(ops.mul(down, down)), ops.sum(ops.mul(right, right)))

@@ -80,11 +80,11 @@ def draw_losses(history: Sequence[HistoryRow]) -> NDArray[np.uint8]:
     _draw_axes(draw, font, place)
     spacing = min(24.0, (HEIGHT - TOP - BOTTOM) / len(lines)) if lines else 0.0
     for i, (name, values) in enumerate(lines.items()):
-        color = COLORS[i % len(COLORS)]
+        color, width = COLORS[i % len(COLORS)], 4 if name == "total" else 2
         points = [place(s, v) for s, v in zip(steps, values, strict=True) if v > 0]
-        draw.line(points if len(points) > 1 else points * 2, fill=color, width=4 if name == "total" else 2, joint="curve")
+        draw.line(points if len(points) > 1 else points * 2, fill=color, width=width, joint="curve")
         y = TOP + spacing * i
-        draw.line([(WIDTH - RIGHT + 20, y + 9), (WIDTH - RIGHT + 44, y + 9)], fill=color, width=4 if name == "total" else 2)
+        draw.line([(WIDTH - RIGHT + 20, y + 9), (WIDTH - RIGHT + 44, y + 9)], fill=color, width=width)
         draw.text((WIDTH - RIGHT + 52, y), name, fill="#333333", font=font)
     return np.asarray(picture)
 

@@ -146,7 +146,8 @@ def _run(
             if not np.isfinite(pixels.data).all():
                 raise _non_finite(step, result)
             terms = evaluated[loss]
-            row = HistoryRow(step, time.perf_counter() - start, terms.total, terms.content, terms.style, terms.variation)
+            seconds = time.perf_counter() - start
+            row = HistoryRow(step, seconds, terms.total, terms.content, terms.style, terms.variation)
             result.history.append(row)
             result.image = _visible(pixels)
             if callback:
