@@ -103,7 +103,7 @@ def test_float32_stays_finite_at_huge_activations(scale: float) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda a: style.content_loss(a, a[:, :2]), ShapeError, r"one shape, got \(1, 3, 4, 2\) and \(1, 2, 4, 2\)"),
+        (lambda a: style.content_loss(a, a[:, :2]), ShapeError, r"of one shape, got \(1, 3, 4, 2\) and \(1, 2, 4, 2\)"),
         (lambda a: style.content_loss(a[0], a[0]), ShapeError, r"\(n, h, w, c\) of one shape, got \(3, 4, 2\)"),
         (lambda a: style.content_loss(a, a.astype("float32")), DTypeError, "one type, got float64 and float32"),
         (lambda a: style.style_loss(a, np.zeros((1, 3, 3))), ShapeError, r"shape \(1, 2, 2\), got \(1, 3, 3\)"),
