@@ -101,7 +101,8 @@ def _defaults(folder: Path, content: Any, style: Any, settings: Settings) -> tup
         figure(result.image, "result"),
     ]
     words = (
-        "<code>nst style content.jpg style.jpg</code>: start from the photograph, minimise "
+        f"<code>nst style content.jpg style.jpg --size {settings.size} --steps {settings.steps}</code>: start from the "
+        "photograph, minimise "
         "α J<sub>content</sub> + β J<sub>style</sub> by L-BFGS."
     )
     return _section("At the defaults", words, figures, result)
