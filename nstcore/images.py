@@ -33,9 +33,7 @@ _OUTPUT_FORMATS = {
 }
 
 
-def load(
-    source: Source, *, size: int | None = None, min_side: int = 1, max_pixels: int = MAX_PIXELS
-) -> FloatImage:
+def load(source: Source, *, size: int | None = None, min_side: int = 1, max_pixels: int = MAX_PIXELS) -> FloatImage:
     """Read a picture of any kind as RGB floats.
 
     Rotation by EXIF is carried out, an embedded colour profile is converted to sRGB, transparency is laid
@@ -271,9 +269,7 @@ def _check_values(what: str, array: NDArray[Any]) -> None:
         raise ImageError(f"[{what}] expects floats in [0, 1], got {found}")
 
 
-def _check_pixels(
-    name: str, shape: tuple[int, ...], min_side: int, max_pixels: int, size: int | None
-) -> None:
+def _check_pixels(name: str, shape: tuple[int, ...], min_side: int, max_pixels: int, size: int | None) -> None:
     """Neither the picture nor what it is resized to may have too many pixels, nor the picture too few."""
     height, width = shape
     if height * width > max_pixels:

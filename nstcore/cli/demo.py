@@ -138,7 +138,7 @@ def _white_noise(folder: Path, content: Any, style: Any) -> tuple[str, bool]:
     figures = [figure(image, f"step {step}", small=True) for step, image in snapshots.items()]
     words = (
         f"<code>nst style content.jpg style.jpg --size {NOISE_SIZE} --steps {NOISE_STEPS} --init noise --optimizer gd "
-        f"--content-layers {NOISE_LAYER} --style-weight {NOISE_STYLE_WEIGHT}</code>: start from white noise and go down "
-        "the gradient of the pixels."
+        f"--content-layers {NOISE_LAYER} --style-weight {NOISE_STYLE_WEIGHT}</code>: start from white noise and go "
+        "down the gradient of the pixels."
     )
     return _section("From white noise, by gradient descent", words, figures, result)

@@ -37,7 +37,9 @@ def operations(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.
         typer.echo(json.dumps(rows, indent=2))
         return
     terminal = sys.stdout.isatty()
-    table = Table("operation", "kernels", "what it computes, on which shapes", box=box.SIMPLE_HEAD if terminal else None)
+    table = Table(
+        "operation", "kernels", "what it computes, on which shapes", box=box.SIMPLE_HEAD if terminal else None
+    )
     for row in rows:
         shapes = [row["shapes"]] if row["shapes"].strip(". ,->") else []
         words = ("\n" if terminal else "   ").join([_clause(row["summary"]), *shapes])

@@ -24,7 +24,9 @@ _LAYERS = "Comma-separated, each with an optional weight: conv1_1,conv4_1=0.5"
 def style(
     content: Annotated[Path, typer.Argument(help="The photograph.", show_default=False)],
     styles: Annotated[list[Path] | None, typer.Argument(help="One or more paintings.", show_default=False)] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Picture to write: .png, .jpg or .webp.")] = Path("out.png"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Picture to write: .png, .jpg or .webp.")] = Path(
+        "out.png"
+    ),
     size: Annotated[int, typer.Option(help="Longer side of the result, in pixels.")] = _D.size,
     steps: Annotated[int, typer.Option(help="Steps of the optimiser.")] = _D.steps,
     content_weight: Annotated[float, typer.Option(help="Alpha: how much of the photograph stays.")] = _D.content_weight,
@@ -131,7 +133,9 @@ class _Job:
         from nstcore.images import check_suffix
 
         if not self.styles:
-            raise ArgumentError("[style] expects at least one painting after the photograph: nst style photo.jpg painting.jpg")
+            raise ArgumentError(
+                "[style] expects at least one painting after the photograph: nst style photo.jpg painting.jpg"
+            )
         inputs = [self.content, *self.styles, *([self.weights] if self.weights else [])]
         pictures = [self.output] + ([self.plot] if self.plot else [])
         for path in pictures:

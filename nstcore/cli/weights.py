@@ -86,9 +86,7 @@ def verify(
 
 @app.command()
 def convert(
-    source: Annotated[
-        Path, typer.Argument(help=".onnx, .pth, .pt, .safetensors, .h5, .npz (Keras) or .mat file.")
-    ],
+    source: Annotated[Path, typer.Argument(help=".onnx, .pth, .pt, .safetensors, .h5, .npz (Keras) or .mat file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .npz to write.")],
     dtype: Annotated[str, typer.Option(help="float16 (half the size) or float32 (exact).")] = "float16",
     architecture: Annotated[str | None, typer.Option(help="Insist on vgg16 or vgg19.")] = None,

@@ -47,7 +47,9 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam: m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← θ − η m̂ / (√v̂ + ε), m̂ and v̂ corrected for their start at 0.
+    """Adam: m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← θ − η m̂ / (√v̂ + ε).
+
+    m̂ and v̂ are m and v corrected for their start at 0.
 
     learning_rate: η > 0. betas: (β₁, β₂), each in [0, 1). eps: ε > 0.
     Source: Kingma, Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.

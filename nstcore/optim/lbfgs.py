@@ -68,7 +68,9 @@ class LBFGS(Optimizer):
             slope = dot(self._gradient, direction)
             if not slope < 0:
                 continue
-            found = self._search(closure, start, direction, slope, 1.0 if self._pairs else self._first_length(direction))
+            found = self._search(
+                closure, start, direction, slope, 1.0 if self._pairs else self._first_length(direction)
+            )
             if found:
                 length, loss, gradient = found
                 self._remember(length * direction, gradient - self._gradient)
@@ -80,7 +82,7 @@ class LBFGS(Optimizer):
     def _search(
         self, closure: Closure, start: Vector, direction: Vector, slope: float, length: float
     ) -> tuple[float, float, Vector] | None:
-        """A length that meets both Wolfe conditions, else the best that lowers the loss; the parameters are left there."""
+        """A length that meets both Wolfe conditions, else the best that lowers the loss; the parameters stay there."""
         assert self._loss is not None
         low, high = 0.0, np.inf
         best: tuple[float, float, Vector] | None = None

@@ -21,15 +21,18 @@ REAL = (int, float, np.integer, np.floating)
 class Optimizer:
     """Changes parameters in place so that a loss falls.
 
-    ``step(closure)`` takes one step; `closure` computes the loss, adds its gradient to ``grad`` of the parameters, which
-    ``step`` has cleared, and returns the loss as a number. A parameter that is given twice counts once. ``state_dict()`` is everything that the next step depends on but the parameters:
-    with both restored, the run continues bit for bit.
+    ``step(closure)`` takes one step; `closure` computes the loss, adds its gradient to ``grad`` of the parameters,
+    which ``step`` has cleared, and returns the loss as a number. A parameter that is given twice counts once.
+    ``state_dict()`` is everything that the next step depends on but the parameters: with both restored, the run
+    continues bit for bit.
     """
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         self.parameters = list({id(p): p for p in parameters if p.requires_grad}.values())
         if not self.parameters:
-            raise ArgumentError(f"[{type(self).__name__}] expects at least one parameter with requires_grad=True, got none")
+            raise ArgumentError(
+                f"[{type(self).__name__}] expects at least one parameter with requires_grad=True, got none"
+            )
 
     def step(self, closure: Closure) -> float:
         """Take one step; returns the loss before it."""

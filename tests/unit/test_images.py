@@ -227,9 +227,7 @@ def test_cmyk_jpeg_with_adobe_inversion():
     np.testing.assert_allclose(images.load(stream)[8, 8], (0, 1, 1), atol=4 * LEVEL)
 
 
-@pytest.mark.parametrize(
-    ("ink", "expected"), [((0, 0, 0, 0), 1), ((0, 0, 0, 255), 0), ((255, 255, 255, 0), 0)]
-)
+@pytest.mark.parametrize(("ink", "expected"), [((0, 0, 0, 0), 1), ((0, 0, 0, 255), 0), ((255, 255, 255, 0), 0)])
 def test_cmyk_tiff(ink, expected):
     result = images.load(encoded(Image.new("CMYK", (4, 4), ink), "TIFF"))
     np.testing.assert_allclose(result, expected, atol=1e-6)
@@ -266,9 +264,7 @@ def test_exif_orientation(orientation, form, mode):
     expected = upright / 65535 if mode == "I;16" else upright / 255
     result = images.load(io.BytesIO(data))
     assert result.shape[:2] == ((24, 32) if orientation <= 4 else (32, 24))
-    np.testing.assert_allclose(
-        result[:, :, 0], expected if expected.ndim == 2 else expected[:, :, 0], rtol=1e-6
-    )
+    np.testing.assert_allclose(result[:, :, 0], expected if expected.ndim == 2 else expected[:, :, 0], rtol=1e-6)
 
 
 def test_orientation_six_is_a_quarter_turn_clockwise():
@@ -308,9 +304,7 @@ def display_profile(columns, gamma):
         table += name + struct.pack(">II", offset + len(body), len(data))
         body += data
     size = 128 + 4 + len(table) + len(body)
-    header = struct.pack(
-        ">I4sI4s4s4s12s4s", size, b"\0\0\0\0", 0x02100000, b"mntr", b"RGB ", b"XYZ ", b"", b"acsp"
-    )
+    header = struct.pack(">I4sI4s4s4s12s4s", size, b"\0\0\0\0", 0x02100000, b"mntr", b"RGB ", b"XYZ ", b"", b"acsp")
     header += bytes(28) + s15(0.9642) + s15(1) + s15(0.8249)
     return header + bytes(128 - len(header)) + struct.pack(">I", len(tags)) + table + body
 

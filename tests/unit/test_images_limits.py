@@ -34,9 +34,7 @@ def encoded(picture, form, **options):
 def header_only_png(width, height):
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
 
 
 @pytest.mark.parametrize("side", [10_001, 12_000, 14_200, 50_000])
@@ -164,9 +162,7 @@ def test_truncated(tmp_path, form, part):
     data = encoded(Image.fromarray(noise), form).getvalue()
     path = tmp_path / "cut.img"
     path.write_bytes(data[: int(len(data) * part)])
-    with pytest.raises(
-        ImageError, match=r"^\[image\] \S*cut.img is (damaged or cut off: |not a picture)[^\n]*$"
-    ):
+    with pytest.raises(ImageError, match=r"^\[image\] \S*cut.img is (damaged or cut off: |not a picture)[^\n]*$"):
         images.load(path)
 
 

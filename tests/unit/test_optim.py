@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -128,12 +129,14 @@ def test_lbfgs_finds_rosenbrocks_minimum_as_scipy_does() -> None:
 
     while not optimizer.converged and len(losses) < 300:
         losses.append(optimizer.step(closure))
-    oracle = minimize(rosen, start, jac=rosen_der, method="L-BFGS-B", options={"maxcor": 10, "ftol": 1e-15, "gtol": 1e-9})
+    oracle = minimize(
+        rosen, start, jac=rosen_der, method="L-BFGS-B", options={"maxcor": 10, "ftol": 1e-15, "gtol": 1e-9}
+    )
     found = np.concatenate([p.data.ravel() for p in parameters])
     assert optimizer.converged
     np.testing.assert_allclose(found, 1, atol=1e-7)
     np.testing.assert_allclose(found, oracle.x, atol=1e-6)
-    assert all(b <= a for a, b in zip(losses, losses[1:], strict=False))
+    assert all(b <= a for a, b in itertools.pairwise(losses))
     assert evaluations <= 3 * oracle.nfev  # a gross check that the history is put to use
 
 
@@ -269,7 +272,7 @@ def test_lbfgs_never_raises_the_loss(seed: int, size: int, history: int) -> None
     optimizer = optim.LBFGS(parameters, history=history, first_step=float(rng.uniform(0.01, 3)))
     losses = [optimizer.step(lambda: rosenbrock(parameters)) for _ in range(15)]
     losses.append(rosenbrock(parameters))
-    assert all(b <= a for a, b in zip(losses, losses[1:], strict=False))
+    assert all(b <= a for a, b in itertools.pairwise(losses))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -108,7 +108,11 @@ def test_float32_stays_finite_at_huge_activations(scale: float) -> None:
         (lambda a: style.content_loss(a, a.astype("float32")), DTypeError, "one type, got float64 and float32"),
         (lambda a: style.style_loss(a, np.zeros((1, 3, 3))), ShapeError, r"shape \(1, 2, 2\), got \(1, 3, 3\)"),
         (lambda a: style.style_loss(a[0], np.zeros((2, 2))), ShapeError, r"\[gram\] expects"),
-        (lambda a: style.style_loss(a, np.zeros((1, 2, 2), "float32")), DTypeError, "one type, got float64 and float32"),
+        (
+            lambda a: style.style_loss(a, np.zeros((1, 2, 2), "float32")),
+            DTypeError,
+            "one type, got float64 and float32",
+        ),
         (lambda a: style.style_loss(np.zeros((1, 0, 4, 2)), np.zeros((1, 2, 2))), ShapeError, "at least one element"),
         (lambda a: style.content_loss(a.tolist(), a), DTypeError, "arrays or tensors, got list"),
         (lambda a: style.total_variation(a[0]), ShapeError, r"\(n, h, w, c\), got \(3, 4, 2\)"),

@@ -25,7 +25,7 @@ DEPTHS = (2, 2, 3, 3, 3)
 
 
 class Plain:
-    """VGG-16 from first principles: correlations as sums over nine shifted pictures, one picture (h, w, c) at a time."""
+    """VGG-16 from first principles: correlations as sums over nine shifted pictures, one (h, w, c) at a time."""
 
     def __init__(self, path: Path, pooling: str = "max") -> None:
         with np.load(path) as file:
@@ -41,7 +41,9 @@ class Plain:
                 name = f"conv{block}_{i}"
                 w, b = self.arrays[f"{name}.weight"], self.arrays[f"{name}.bias"]
                 padded = np.pad(a, ((1, 1), (1, 1), (0, 0)))
-                taps = (padded[r : r + a.shape[0], s : s + a.shape[1]] @ w[:, r, s].T for r in range(3) for s in range(3))
+                taps = (
+                    padded[r : r + a.shape[0], s : s + a.shape[1]] @ w[:, r, s].T for r in range(3) for s in range(3)
+                )
                 a = found[name] = np.maximum(sum(taps) + b, 0)
             a = found[f"pool{block}"] = self._windows(a).max(0) if self.pooling == "max" else self._windows(a).mean(0)
         return found
@@ -132,7 +134,13 @@ def plain_pair(pooling: str) -> tuple[Plain, dict[str, Array], dict[str, Array]]
 
 
 def check_agreement(
-    content: Array, style: Array, expected: Mapping[str, Array], targets: Mapping[str, Array], pooling: str, dtype: str, bound: float
+    content: Array,
+    style: Array,
+    expected: Mapping[str, Array],
+    targets: Mapping[str, Array],
+    pooling: str,
+    dtype: str,
+    bound: float,
 ) -> None:
     """Features of every layer and all costs agree with the plain computation on the same stored weights."""
     net = models.vgg16(pooling=pooling, dtype=dtype)  # type: ignore[arg-type]
@@ -297,14 +305,20 @@ def test_no_gradient_is_recorded_for_arrays_and_weights() -> None:
 
 @pytest.mark.parametrize("layers", [["conv6_1"], ["conv1_1", "relu1_1"], "conv1_1", ["conv3_4"]])
 def test_an_unknown_layer_gets_the_list(layers: Any) -> None:
-    with pytest.raises(ArgumentError, match=r"\[vgg16\] has no layer .*; it has conv1_1, conv1_2, pool1, .* conv5_3, pool5$"):
+    with pytest.raises(
+        ArgumentError, match=r"\[vgg16\] has no layer .*; it has conv1_1, conv1_2, pool1, .* conv5_3, pool5$"
+    ):
         models.VGG("vgg16").features(CONTENT, layers)
 
 
 @pytest.mark.parametrize(
     ("images", "error", "words"),
     [
-        (np.zeros((15, 40, 3), np.float32), ShapeError, r"at least 16 x 16 for conv5_1, got 15 x 40 \(height x width\)"),
+        (
+            np.zeros((15, 40, 3), np.float32),
+            ShapeError,
+            r"at least 16 x 16 for conv5_1, got 15 x 40 \(height x width\)",
+        ),
         (np.zeros((40, 1, 3), np.float32), ShapeError, "at least 16 x 16 for conv5_1, got 40 x 1"),
         (np.zeros((32, 32), np.float32), ShapeError, r"\(h, w, 3\) or \(n, h, w, 3\), got \(32, 32\)"),
         (np.zeros((32, 32, 4), np.float32), ShapeError, r"got \(32, 32, 4\)"),

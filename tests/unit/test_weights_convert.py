@@ -61,9 +61,7 @@ def torchvision_names(architecture: str, arrays: Arrays) -> Arrays:
     for layer, _, _ in convolutions(architecture):
         if layer[4] != block:
             number, block = number + 1, layer[4]
-        state[f"features.{number}.weight"] = np.ascontiguousarray(
-            arrays[f"{layer}.weight"].transpose(0, 3, 1, 2)
-        )
+        state[f"features.{number}.weight"] = np.ascontiguousarray(arrays[f"{layer}.weight"].transpose(0, 3, 1, 2))
         state[f"features.{number}.bias"] = arrays[f"{layer}.bias"]
         number += 2
     assert number == {"vgg16": 30, "vgg19": 36}[architecture]
@@ -119,9 +117,7 @@ def write_safetensors(path: Path, state: Arrays) -> None:
         kind = {"f2": "F16", "f4": "F32"}[array.dtype.str[1:]]
         table[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [end, end := end + array.nbytes]}
     text = json.dumps(table).encode()
-    path.write_bytes(
-        struct.pack("<Q", len(text)) + text + b"".join(array.tobytes() for array in state.values())
-    )
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(array.tobytes() for array in state.values()))
 
 
 def test_safetensors(tmp_path: Path, vgg16: Arrays) -> None:
@@ -288,9 +284,7 @@ def onnx_model(arrays: Arrays, keras: bool, external: bool = False) -> Any:
             array = arrays[f"{layer}.{kind}"]
             array = np.ascontiguousarray(array.transpose(0, 3, 1, 2)) if array.ndim == 4 else array
             tensors.append(onnx.numpy_helper.from_array(array, f"{stem}/{kind}"))
-        nodes.append(
-            onnx.helper.make_node("Conv", [flow, f"{stem}/weight", f"{stem}/bias"], [stem], name=stem)
-        )
+        nodes.append(onnx.helper.make_node("Conv", [flow, f"{stem}/weight", f"{stem}/bias"], [stem], name=stem))
         nodes.append(onnx.helper.make_node("Relu", [stem], [flow := f"{stem}/relu"]))
     if external:
         tensors[0].data_location = onnx.TensorProto.EXTERNAL
@@ -330,14 +324,10 @@ def test_onnx_that_lies(tmp_path: Path, vgg16: Arrays) -> None:
 
 
 @pytest.mark.parametrize(("package", "suffix"), [("onnx", ".onnx"), ("h5py", ".h5")])
-def test_missing_package_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, suffix: str
-) -> None:
+def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, suffix: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / f"a{suffix}").write_bytes(b"anything")
-    with pytest.raises(
-        WeightsError, match=rf"{suffix} needs the {package} package: pip install 'nstcore\[convert\]'"
-    ):
+    with pytest.raises(WeightsError, match=rf"{suffix} needs the {package} package: pip install 'nstcore\[convert\]'"):
         convert(tmp_path / f"a{suffix}", tmp_path / "out.npz")
 
 

@@ -328,9 +328,7 @@ def test_facts_changed_without_a_new_digest(saved: Path) -> None:
     refused(saved, "__meta__: does not match its digest")
 
 
-@pytest.mark.parametrize(
-    "text", [b"", b"[]", b"[1]", b"{", b"\xff", b"[" * 100_000, b'{"a": NaN}', b"9" * 5000]
-)
+@pytest.mark.parametrize("text", [b"", b"[]", b"[1]", b"{", b"\xff", b"[" * 100_000, b'{"a": NaN}', b"9" * 5000])
 def test_facts_that_are_no_table(tmp_path: Path, text: bytes) -> None:
     block = npy_block(np.frombuffer(text, np.uint8))
     write_zip(tmp_path / "a.npz", {"w.npy": npy_block(np.ones(1)), "__meta__.npy": block})
@@ -352,11 +350,7 @@ def test_vgg_of_wrong_shape(tmp_path: Path, key: str, shape: tuple[int, ...], ru
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    changes=st.lists(
-        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4
-    )
-)
+@given(changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4))
 def test_flipped_bytes_never_give_other_arrays(saved: Path, changes: list[tuple[float, int]]) -> None:
     good = weights.load(saved)
     original = saved.read_bytes()
@@ -405,9 +399,7 @@ def test_embedded_vgg16_is_the_original() -> None:
     assert (found.architecture, found.meta["dtype"], found.parameters) == ("vgg16", "float16", 14_714_688)
     expected = {"conv1_1": 291.40991, "conv1_2": 1077.51842, "conv3_1": 3517.58433, "conv5_1": 15542.22961}
     for layer, total in expected.items():
-        assert np.abs(found.arrays[f"{layer}.weight"], dtype=np.float64).sum() == pytest.approx(
-            total, rel=1e-5
-        )
+        assert np.abs(found.arrays[f"{layer}.weight"], dtype=np.float64).sum() == pytest.approx(total, rel=1e-5)
     preprocessing = {
         "color_order": "BGR",
         "scale": 255.0,

@@ -77,9 +77,7 @@ def torch_pickle(value: object, torch: types.ModuleType, legacy: bool = False) -
             if not isinstance(item, StandInStorage):
                 return None
             array = item.tensor.array
-            kind = {"f4": torch.FloatStorage, "f2": torch.HalfStorage, "i8": torch.LongStorage}[
-                array.dtype.str[1:]
-            ]
+            kind = {"f4": torch.FloatStorage, "f2": torch.HalfStorage, "i8": torch.LongStorage}[array.dtype.str[1:]]
             return ("storage", kind, item.tensor.key, "cpu", array.size, *([None] if legacy else []))
 
     stream = io.BytesIO()
@@ -125,9 +123,7 @@ FEATURES = {
 def test_vgg(tmp_path: Path, stand_in_torch: types.ModuleType, architecture: str, legacy: bool) -> None:
     rng = np.random.default_rng(5)
     expected, state = {}, {}
-    for (layer, inputs, outputs), number in zip(
-        convolutions(architecture), FEATURES[architecture], strict=True
-    ):
+    for (layer, inputs, outputs), number in zip(convolutions(architecture), FEATURES[architecture], strict=True):
         weight = np.zeros((outputs, inputs, 3, 3), "f4")
         for _ in range(30):
             weight[tuple(rng.integers(0, weight.shape))] = rng.integers(1, 2000) / 8  # exact in float16
@@ -176,9 +172,7 @@ def test_state_dict_of_any_model(tmp_path: Path, stand_in_torch: types.ModuleTyp
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_truncated_or_flipped_state_dict(
-    tmp_path: Path, stand_in_torch: types.ModuleType, legacy: bool
-) -> None:
+def test_truncated_or_flipped_state_dict(tmp_path: Path, stand_in_torch: types.ModuleType, legacy: bool) -> None:
     """Damage gives WeightsError or, where the format has no checksum, other values; never another error."""
     state, path = small_state(), tmp_path / "a.pt"
     (write_legacy if legacy else write_pth)(path, torch_pickle(tensors(state), stand_in_torch, legacy), state)
@@ -277,9 +271,7 @@ def test_tensors_outside_their_storage(
     refused(tmp_path / "a.pth", "a tensor")
 
 
-def test_torch_storage_of_wrong_length_and_big_endian(
-    tmp_path: Path, stand_in_torch: types.ModuleType
-) -> None:
+def test_torch_storage_of_wrong_length_and_big_endian(tmp_path: Path, stand_in_torch: types.ModuleType) -> None:
     state = {"features.0.weight": np.ones(4, "f4")}
     pickled = torch_pickle(tensors(state), stand_in_torch)
     write_pth(tmp_path / "a.pth", pickled, {"features.0.weight": np.ones(3, "f4")})
