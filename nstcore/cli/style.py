@@ -53,7 +53,8 @@ def style(
     """
     settings = Settings(
         size=size, steps=steps, content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight,
-        content_layers=_layers("--content-layers", content_layers), style_layers=_layers("--style-layers", style_layers),
+        content_layers=_layers("--content-layers", content_layers),
+        style_layers=_layers("--style-layers", style_layers),
         blend=_numbers("--blend", blend), init=cast(Init, init), optimizer=cast(OptimizerName, optimizer),
         learning_rate=learning_rate, pooling=cast(Pooling, pooling), seed=seed,
     )  # fmt: skip
