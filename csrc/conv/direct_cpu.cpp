@@ -16,6 +16,7 @@
 #include "../common/scratch.h"
 #include "conv.h"
 #include "gather_cpu.h"
+#include "narrow_cpu.h"
 
 namespace nst::NST_ISA_NS {
 namespace {
@@ -167,6 +168,7 @@ void conv2d_forward_cpu(const T* x, const T* w, const T* bias, const ConvShape& 
 
 template <class T>
 void conv2d_backward_input_cpu(const T* dy, const T* active, const T* w, const ConvShape& s, T* dx) {
+    if (2 * s.c < Tile<T>::NR) return backward_input_narrow(dy, active, w, s, dx);
     if (s.stride_h > s.r || s.stride_w > s.s) fill_zero(dx, s.n * s.h * s.w * s.c);  // some phases have no taps
     for (int64_t a = 0; a < min_of(s.stride_h, s.h); a++)
         for (int64_t b = 0; b < min_of(s.stride_w, s.w); b++)

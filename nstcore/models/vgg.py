@@ -79,11 +79,10 @@ class VGG(Module):
         """
         wanted = self.check_layers(layers)
         names = self.layers[: max((self.layers.index(n) for n in wanted), default=-1) + 1]
-        x = self._prepare(images)
-        least = 2 ** sum(name.startswith("pool") for name in names)
+        x, least = self._prepare(images), self.least_side(layers)
         if min(x.shape[1:3]) < least:
             raise ShapeError(
-                f"[{self.architecture}] expects pictures of at least {least} x {least} for {names[-1]}, "
+                f"[{self.architecture}] expects pictures of at least {least} x {least} for {', '.join(layers)}, "
                 f"got {x.shape[1]} x {x.shape[2]} (height x width)"
             )
         found: dict[str, Any] = {}
@@ -96,6 +95,11 @@ class VGG(Module):
     def forward(self, images: Any) -> Any:
         """The last layer's activations."""
         return self.features(images, self.layers[-1:])[self.layers[-1]]
+
+    def least_side(self, layers: Sequence[str]) -> int:
+        """The height and width in pixels that a picture needs at least for `layers`: every pool halves it."""
+        highest = max((self.layers.index(name) for name in layers), default=-1)
+        return int(2 ** sum(name.startswith("pool") for name in self.layers[: highest + 1]))
 
     def check_layers(self, layers: Sequence[str]) -> set[str]:
         """The names as a set; `ArgumentError`, listing the layers there are, when one is unknown."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nstcore import optim
 from nstcore.autograd import Tensor
-from nstcore.errors import ArgumentError, NonFiniteError
+from nstcore.errors import ArgumentError, ImageError, NonFiniteError
 from nstcore.images import load, resize_to
 from nstcore.models.vgg import VGG, vgg16
 from nstcore.style.objective import Objective, Terms, white_noise
@@ -91,6 +91,7 @@ def transfer(
     network = net or vgg16(pooling=settings.pooling)
     network.check_layers([*settings.content_shares, *settings.style_shares])
     photo, *paintings = (_read(x, settings.size, max_pixels) for x in [content, *many])
+    _check_sides(network, settings, photo, paintings)
     objective = Objective(network, photo, paintings, settings)
     pixels = Tensor(_start(photo, paintings, settings)[None].astype(network.dtype), requires_grad=True)
     return _run(objective, pixels, settings, callback)
@@ -105,6 +106,18 @@ def _settings(options: dict[str, Any]) -> Settings:
 
 def _read(source: Any, size: int, max_pixels: int) -> Array:
     return load(source, size=size, max_pixels=max_pixels, min_side=SMALLEST)
+
+
+def _check_sides(network: VGG, settings: Settings, photo: Array, paintings: Sequence[Array]) -> None:
+    """A long and thin picture may have too few pixels across, once its longer side is `size`."""
+    least = network.least_side([*settings.content_shares, *settings.style_shares])
+    for name, picture in (("photograph", photo), *(("painting", painting) for painting in paintings)):
+        height, width, _ = picture.shape
+        if min(height, width) < least:
+            raise ImageError(
+                f"[style] the {name} has {width}x{height} pixels at size {settings.size}; "
+                f"the layers need {least}x{least}: choose a larger size"
+            )
 
 
 def _start(photo: Array, paintings: Sequence[Array], settings: Settings) -> Array:
