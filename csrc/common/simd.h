@@ -6,6 +6,10 @@
 
 #include <cstdint>
 
+#ifdef NST_X86
+#include <immintrin.h>
+#endif
+
 namespace nst::NST_ISA_NS {
 
 #if defined(__AVX512F__)
@@ -47,6 +51,37 @@ inline Vec<T> load(const T* p) {
 template <class T>
 inline void store(T* p, Vec<T> v) {
     *reinterpret_cast<typename VectorOf<T>::in_memory*>(p) = v;
+}
+
+// Stores past the caches: for a result too large to stay in them, whose lines need not be read before they are
+// written. p must be aligned to the vector; stream_end comes before another thread may read.
+#if defined(NST_X86) && defined(__AVX512F__)
+inline void store_stream(float* p, Vec<float> v) { _mm512_stream_ps(p, v); }
+inline void store_stream(double* p, Vec<double> v) { _mm512_stream_pd(p, v); }
+#elif defined(NST_X86) && defined(__AVX2__)
+inline void store_stream(float* p, Vec<float> v) { _mm256_stream_ps(p, v); }
+inline void store_stream(double* p, Vec<double> v) { _mm256_stream_pd(p, v); }
+#elif defined(NST_X86)
+inline void store_stream(float* p, Vec<float> v) { _mm_stream_ps(p, v); }
+inline void store_stream(double* p, Vec<double> v) { _mm_stream_pd(p, v); }
+#else
+inline void store_stream(float* p, Vec<float> v) { store(p, v); }
+inline void store_stream(double* p, Vec<double> v) { store(p, v); }
+#endif
+
+inline void stream_end() {
+#ifdef NST_X86
+    _mm_sfence();
+#endif
+}
+
+constexpr std::int64_t stream_bytes = 16 << 20;  // from here on a result would push everything else out of the caches
+
+// Whether `count` elements at p, in rows of `row`, shall be streamed.
+template <class T>
+inline bool can_stream(const T* p, std::int64_t count, std::int64_t row) {
+    return reinterpret_cast<std::uintptr_t>(p) % vector_bytes == 0 && row % lanes<T> == 0 &&
+           count * static_cast<std::int64_t>(sizeof(T)) >= stream_bytes;
 }
 
 template <class T>

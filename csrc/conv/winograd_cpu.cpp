@@ -6,9 +6,13 @@
 //
 //   V[p] (tiles x C)  x  U[p] (C x K)  =  M[p] (tiles x K)
 //
-// Two schedules. In blocks: a thread takes some tiles through all three steps, a panel of output channels at a time;
-// V and M stay near its L2, U is read once a block. Staged: all threads transform every tile, then share the 36
-// products, then transform back; U is read once, for many channels and few tiles.
+// A thread takes a block of tiles through all three steps, a panel of output channels at a time. V and M are stored
+// tile by tile, so that a transform touches one stretch of memory and not 36:
+//
+//   x --in--> V [tile][point][C]   --product with U[point] (C x NR)-->   M [tile][point][NR]   --out--> y
+//             near L2, a block           once a block, from L3               near L2, a panel
+//
+// While a block is multiplied, the pixels of the thread's next one are fetched ahead.
 // Points 0, +-1, +-2 and infinity. Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 #include "../common/caches.h"
 #include "../common/gemm_cpu.h"
@@ -108,9 +112,9 @@ inline Vec<T> load_map(const Job<T>& job, int64_t at) {
     return v;
 }
 
-// V[point][row][:] of the tile whose first input is (y0, x0) of image n; Inside: no part of it lies outside the map.
+// V of the tile whose first input is (y0, x0) of image n; Inside: no part of it lies outside the map.
 template <class T, bool Masked, bool Inside>
-void transform_tile(const Job<T>& job, int64_t n, int64_t y0, int64_t x0, T* v, int64_t plane) {
+void transform_tile(const Job<T>& job, int64_t n, int64_t y0, int64_t x0, T* v) {
     const int64_t first = ((n * job.h + y0) * job.w + x0) * job.c;
     for (int64_t c = 0; c < job.c; c += lanes<T>) {
         Vec<T> e[points];
@@ -125,27 +129,26 @@ void transform_tile(const Job<T>& job, int64_t n, int64_t y0, int64_t x0, T* v, 
         for (int i = 0; i < in_edge; i++) {
             Vec<T> row[in_edge];
             transform_input(e + i * in_edge, 1, row, 1);
-            for (int j = 0; j < in_edge; j++) store(v + (i * in_edge + j) * plane + c, row[j]);
+            for (int j = 0; j < in_edge; j++) store(v + (i * in_edge + j) * job.c + c, row[j]);
         }
     }
 }
 
 template <class T>
-void tile_in(const Job<T>& job, int64_t tile, T* v, int64_t plane) {
+void tile_in(const Job<T>& job, int64_t tile, T* v) {
     const Place at = place_of(job, tile);
     const int64_t y = at.y - job.top, x = at.x - job.left;
     const bool inside = y >= 0 && x >= 0 && y + in_edge <= job.h && x + in_edge <= job.w;
     if (job.active)
-        inside ? transform_tile<T, true, true>(job, at.n, y, x, v, plane)
-               : transform_tile<T, true, false>(job, at.n, y, x, v, plane);
+        inside ? transform_tile<T, true, true>(job, at.n, y, x, v) : transform_tile<T, true, false>(job, at.n, y, x, v);
     else
-        inside ? transform_tile<T, false, true>(job, at.n, y, x, v, plane)
-               : transform_tile<T, false, false>(job, at.n, y, x, v, plane);
+        inside ? transform_tile<T, false, true>(job, at.n, y, x, v)
+               : transform_tile<T, false, false>(job, at.n, y, x, v);
 }
 
-// 4x4 outputs of one tile, `channels` of them from k0 on; m: M[point][row] at those channels.
+// 4x4 outputs of one tile, `channels` of them from k0 on, from its M; stream: past the caches.
 template <class T>
-void tile_out(const Job<T>& job, int64_t tile, const T* m, int64_t plane, int64_t k0, int64_t channels) {
+void tile_out(const Job<T>& job, int64_t tile, const T* m, int64_t k0, int64_t channels, bool stream) {
     constexpr int W = lanes<T>;
     const Place at = place_of(job, tile);
     const int64_t rows = min_of<int64_t>(out_edge, job.p - at.y), columns = min_of<int64_t>(out_edge, job.q - at.x);
@@ -153,7 +156,7 @@ void tile_out(const Job<T>& job, int64_t tile, const T* m, int64_t plane, int64_
         Vec<T> e[out_edge * in_edge];
         for (int j = 0; j < in_edge; j++) {
             Vec<T> column[in_edge];
-            for (int i = 0; i < in_edge; i++) column[i] = load(m + (i * in_edge + j) * plane + c);
+            for (int i = 0; i < in_edge; i++) column[i] = load(m + (i * in_edge + j) * Tile<T>::NR + c);
             transform_output(column, 1, e + j, in_edge);
         }
         const Vec<T> bias = job.bias ? load(job.bias + k0 + c) : Vec<T>{};
@@ -162,70 +165,61 @@ void tile_out(const Job<T>& job, int64_t tile, const T* m, int64_t plane, int64_
             transform_output(e + i * in_edge, 1, row, 1);
             T* to = job.out + ((at.n * job.p + at.y + i) * job.q + at.x) * job.k + k0 + c;
             for (int64_t j = 0; j < columns; j++) {
-                const Vec<T> y = row[j] + bias;
-                store(to + j * job.k, job.relu ? relu<T>(y) : y);
+                const Vec<T> sum = row[j] + bias, y = job.relu ? relu<T>(sum) : sum;
+                stream ? store_stream(to + j * job.k, y) : store(to + j * job.k, y);
             }
         }
     }
 }
 
-// Tiles of a block: as many as keep V and M near L2, but enough that the weights, read once a block, do not limit.
+// Tiles of a block. Few keep V and M near L2; where the weights are large, more tiles a block hide that U comes from
+// L3. Every thread should get as many blocks as every other.
 template <class T>
 int64_t block_tiles(const Job<T>& job) {
-    constexpr int64_t MR = Tile<T>::MR;
-    const int64_t bytes = points * (job.c + Tile<T>::NR) * static_cast<int64_t>(sizeof(T));
-    const int64_t fit = l2_bytes() * 3 / 4 / bytes / MR * MR;
-    return max_of(max_of(MR, 56 / MR * MR), min_of(fit, 8 * MR));
+    constexpr int64_t MR = Tile<T>::MR, few = 28 / MR * MR, many = 112 / MR * MR;
+    const bool large = job.u_plane() * points * static_cast<int64_t>(sizeof(T)) > 16 * l2_bytes();
+    const int64_t most = large ? many : few, tiles = job.tiles(), threads = num_threads();
+    const int64_t rounds = ceil_div(tiles, most * threads);
+    return max_of(MR, min_of(most, ceil_div(ceil_div(tiles, rounds * threads), MR) * MR));
 }
 
+// Asks for the part of x that only this tile (and those below it) reads: 4 rows of 4 pixels.
 template <class T>
-void run_blocks(const Job<T>& job) {
-    constexpr int64_t NR = Tile<T>::NR;
-    const int64_t most = block_tiles(job), v_plane = plane_stride<T>(most * job.c),
-                  m_plane = plane_stride<T>(most * NR);
-    const int64_t room = points * (v_plane + m_plane), tiles = job.tiles(), panels = job.panels(),
-                  u_plane = job.u_plane();
-    Scratch<T> rooms(num_threads() * room);
-    parallel_for(ceil_div(tiles, most), [&](int64_t block, int thread) {
-        T* v = rooms.get() + thread * room;
-        T* m = v + points * v_plane;
-        const int64_t t0 = block * most, count = min_of(most, tiles - t0);
-        for (int64_t t = 0; t < count; t++) tile_in(job, t0 + t, v + t * job.c, v_plane);
-        for (int64_t j = 0; j < panels; j++) {
-            for (int64_t p = 0; p < points; p++)
-                rows_product<T>(count, NR, v + p * v_plane, job.c, job.u + p * u_plane + j * job.c * NR, job.c,
-                                m + p * m_plane, NR, false);
-            for (int64_t t = 0; t < count; t++)
-                tile_out(job, t0 + t, m + t * NR, m_plane, j * NR, min_of(NR, job.k - j * NR));
-        }
-    });
-}
-
-template <class T>
-void run_staged(const Job<T>& job, int64_t most) {
-    constexpr int64_t NR = Tile<T>::NR;
-    const int64_t panels = job.panels(), tiles = job.tiles(), wide = panels * NR, u_plane = job.u_plane();
-    const int64_t v_plane = plane_stride<T>(most * job.c), m_plane = plane_stride<T>(most * wide);
-    Scratch<T> v(points * v_plane), m(points * m_plane);
-    for (int64_t t0 = 0; t0 < tiles; t0 += most) {
-        const int64_t count = min_of(most, tiles - t0);
-        parallel_for(count, [&](int64_t t, int) { tile_in(job, t0 + t, v.get() + t * job.c, v_plane); });
-        parallel_for(points * panels, [&](int64_t i, int) {
-            const int64_t p = i / panels, j = i % panels;
-            rows_product<T>(count, NR, v.get() + p * v_plane, job.c, job.u + p * u_plane + j * job.c * NR, job.c,
-                            m.get() + p * m_plane + j * NR, wide, false);
-        });
-        parallel_for(count, [&](int64_t t, int) { tile_out(job, t0 + t, m.get() + t * wide, m_plane, 0, job.k); });
+void fetch_ahead(const Job<T>& job, int64_t tile) {
+    const Place at = place_of(job, tile);
+    const int64_t y0 = at.y - job.top + 2, x0 = at.x - job.left + 2;
+    const int64_t columns = min_of<int64_t>(out_edge, job.w - x0);
+    for (int64_t y = max_of<int64_t>(0, y0); y < min_of(y0 + out_edge, job.h) && x0 >= 0; y++) {
+        const char* row = reinterpret_cast<const char*>(job.map + ((at.n * job.h + y) * job.w + x0) * job.c);
+        for (int64_t b = 0; b < columns * job.c * static_cast<int64_t>(sizeof(T)); b += 64)
+            __builtin_prefetch(row + b, 0, 2);
     }
 }
 
-// Staged where the transformed weights are larger than what a block's tiles would hide.
 template <class T>
 void run(const Job<T>& job) {
-    constexpr int64_t stage_tiles = 448;
-    const bool large = points * job.c * job.k * static_cast<int64_t>(sizeof(T)) > 8 * l2_bytes();
-    if (large) run_staged(job, min_of(job.tiles(), stage_tiles));
-    else run_blocks(job);
+    constexpr int64_t NR = Tile<T>::NR, pad = 64 / sizeof(T);  // keeps tiles out of each other's cache sets
+    const int64_t most = block_tiles(job), tiles = job.tiles(), panels = job.panels(), u_plane = job.u_plane();
+    const int64_t v_tile = points * job.c + pad, m_tile = points * NR + pad, room = most * (v_tile + m_tile);
+    const bool stream = can_stream(job.out, job.tiles() * out_edge * out_edge * job.k, job.k);
+    Scratch<T> rooms(num_threads() * room);
+    parallel_for(ceil_div(tiles, most), [&](int64_t block, int thread) {
+        T *v = rooms.get() + thread * room, *m = v + most * v_tile;
+        const int64_t t0 = block * most, count = min_of(most, tiles - t0);
+        const int64_t next = t0 + num_threads() * most, ahead = max_of<int64_t>(0, min_of(most, tiles - next));
+        for (int64_t t = 0; t < count; t++) tile_in(job, t0 + t, v + t * v_tile);
+        for (int64_t j = 0; j < panels; j++) {
+            for (int64_t p = 0; p < points; p++) {
+                if (j == 0)
+                    for (int64_t t = p * ahead / points; t < (p + 1) * ahead / points; t++) fetch_ahead(job, next + t);
+                rows_product<T>(count, NR, v + p * job.c, v_tile, job.u + p * u_plane + j * job.c * NR, job.c,
+                                m + p * NR, m_tile, false);
+            }
+            const int64_t channels = min_of(NR, job.k - j * NR);
+            for (int64_t t = 0; t < count; t++) tile_out(job, t0 + t, m + t * m_tile, j * NR, channels, stream);
+        }
+        if (stream) stream_end();
+    });
 }
 
 // u[point][panel][row][NR] for rows input and `columns` output channels; tap(t, row, column) is a weight.

@@ -39,7 +39,7 @@ def list_command(
             f"{row['parameters']:,}",
             size,
             short,
-            row["licence"],
+            row["licence"].split(",")[0],  # the holder's name is in --json
         )
     # into a pipe rich would wrap at 80 columns; a line a file is what the next program wants
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nstcore.autograd.engine import Context, apply
+from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError, ShapeError
 from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, pair, register
 from nstcore.ops.elementwise import operand
@@ -155,7 +156,7 @@ def _packed(w: Array, transposed: bool) -> Array:
     from nstcore.backend.cpu import native
 
     inputs, outputs = (w.shape[0], w.shape[3]) if transposed else (w.shape[3], w.shape[0])
-    u = np.empty(native.winograd_size(inputs, outputs, w.itemsize), w.dtype)
+    u = empty((native.winograd_size(inputs, outputs, w.itemsize),), w.dtype)
     pack = native.conv2d_backward_winograd_weights_cpu if transposed else native.conv2d_forward_winograd_weights_cpu
     pack(w, u)
     return u
@@ -176,7 +177,7 @@ def _cpu(
 
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     bias = None if b is None else np.ascontiguousarray(b)
-    y = np.empty(_output_shape(x.shape, w.shape, stride, before, after), x.dtype)
+    y = empty(_output_shape(x.shape, w.shape, stride, before, after), x.dtype)
     if winograd:
         native.conv2d_forward_winograd_cpu(x, _packed(w, False), bias, before, relu, y)
     else:
@@ -195,16 +196,16 @@ def _cpu_back(
     grad = np.ascontiguousarray(grad)
     dx = dw = db = None
     if ctx.needs[0]:
-        dx = np.empty(x_shape, grad.dtype)
+        dx = empty(x_shape, grad.dtype)
         if winograd:
             native.conv2d_backward_winograd_cpu(grad, active, _packed(w, True), before, dx)
         else:
             native.conv2d_backward_input_cpu(grad, active, w, stride, before, dx)
     if ctx.needs[1]:
-        dw = np.empty(w_shape, grad.dtype)
+        dw = empty(w_shape, grad.dtype)
         native.conv2d_backward_weight_cpu(x, grad, active, stride, before, dw)
     if ctx.needs[2]:
-        db = np.empty(w_shape[:1], grad.dtype)
+        db = empty(w_shape[:1], grad.dtype)
         native.conv2d_backward_bias_cpu(grad, active, db)
     return dx, dw, db
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nstcore.autograd.engine import Context, apply
+from nstcore.backend.memory import empty
 from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register
 from nstcore.ops.elementwise import operand
 
@@ -44,7 +45,7 @@ def _cpu(ctx: Context, x: Array) -> Array:
     x = np.ascontiguousarray(x)
     ctx.save(x)
     n, c = x.shape[0], x.shape[3]
-    g = np.empty((n, c, c), x.dtype)
+    g = empty((n, c, c), x.dtype)
     native.gram_forward_cpu(x, g)
     return g
 
@@ -53,7 +54,7 @@ def _cpu_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
     from nstcore.backend.cpu import native
 
     (x,) = ctx.saved()
-    dx = np.empty_like(x)
+    dx = empty(x.shape, x.dtype)
     native.gram_backward_cpu(x, np.ascontiguousarray(grad), dx)
     return (dx,)
 

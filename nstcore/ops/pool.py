@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nstcore.autograd.engine import Context, apply
+from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError, ShapeError
 from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register
 from nstcore.ops.elementwise import operand
@@ -158,7 +159,7 @@ def _flat(window: Array) -> Array:
 def _max_reference(ctx: Context, x: Array, **params: Any) -> Array:
     ctx.save(x)
     down, across = _axes("max_pool2d", x.shape, **params)
-    y = np.empty((x.shape[0], len(down), len(across), x.shape[3]), x.dtype)
+    y = empty((x.shape[0], len(down), len(across), x.shape[3]), x.dtype)
     for p, q, pixels in _windows(down, across):
         y[:, p, q] = np.max(_flat(x[pixels]), axis=1)
     return y
@@ -180,7 +181,7 @@ def _avg_reference(ctx: Context, x: Array, **params: Any) -> Array:
     ctx.extra = x.shape
     down, across = _axes("avg_pool2d", x.shape, **params)
     padding_too = params.get("count_include_pad", False)
-    y = np.empty((x.shape[0], len(down), len(across), x.shape[3]), x.dtype)
+    y = empty((x.shape[0], len(down), len(across), x.shape[3]), x.dtype)
     for p, q, pixels in _windows(down, across):
         y[:, p, q] = np.sum(x[pixels], axis=(1, 2)) / (down.counted(p, padding_too) * across.counted(q, padding_too))
     return y
@@ -200,10 +201,10 @@ def _max_cpu(ctx: Context, x: Array, **params: Any) -> Array:
 
     x = np.ascontiguousarray(x)
     down, across = _axes("max_pool2d", x.shape, **params)
-    y = np.empty((x.shape[0], len(down), len(across), x.shape[3]), x.dtype)
+    y = empty((x.shape[0], len(down), len(across), x.shape[3]), x.dtype)
     # Which tap won, in one byte: a gradient that needs neither x nor y, so that their memory can go.
     index = np.uint8 if down.window * across.window <= 256 else np.int32
-    at = np.empty(y.shape if any(ctx.needs) else 0, index)
+    at = empty(y.shape if any(ctx.needs) else (0,), index)
     native.max_pool2d_forward_cpu(x, y, at, down.numbers, across.numbers)
     ctx.extra = (at, x.shape)
     return y
@@ -214,7 +215,7 @@ def _max_cpu_back(ctx: Context, grad: Array, **params: Any) -> tuple[Array | Non
 
     at, shape = ctx.extra
     down, across = _axes("max_pool2d", shape, **params)
-    dx = np.empty(shape, grad.dtype)
+    dx = empty(shape, grad.dtype)
     native.max_pool2d_backward_cpu(np.ascontiguousarray(grad), at, dx, down.numbers, across.numbers)
     return (dx,)
 
@@ -225,7 +226,7 @@ def _avg_cpu(ctx: Context, x: Array, **params: Any) -> Array:
     x = np.ascontiguousarray(x)
     ctx.extra = x.shape
     down, across = _axes("avg_pool2d", x.shape, **params)
-    y = np.empty((x.shape[0], len(down), len(across), x.shape[3]), x.dtype)
+    y = empty((x.shape[0], len(down), len(across), x.shape[3]), x.dtype)
     native.avg_pool2d_forward_cpu(x, y, down.numbers, across.numbers, bool(params.get("count_include_pad", False)))
     return y
 
@@ -234,7 +235,7 @@ def _avg_cpu_back(ctx: Context, grad: Array, **params: Any) -> tuple[Array | Non
     from nstcore.backend.cpu import native
 
     down, across = _axes("avg_pool2d", ctx.extra, **params)
-    dx = np.empty(ctx.extra, grad.dtype)
+    dx = empty(ctx.extra, grad.dtype)
     include = bool(params.get("count_include_pad", False))
     native.avg_pool2d_backward_cpu(np.ascontiguousarray(grad), dx, down.numbers, across.numbers, include)
     return (dx,)

@@ -16,6 +16,7 @@ from nstcore.demo.painter import paint
 from nstcore.errors import ArgumentError, DTypeError, ImageError, NonFiniteError
 from nstcore.images import load
 from nstcore.style import Progress, Result, report, transfer
+from nstcore.style.objective import white_noise
 
 Array = NDArray[Any]
 SIZE = 48
@@ -62,13 +63,15 @@ def test_the_loss_falls(net: models.VGG, photo: Array, painting: Array, optimize
 
 
 def test_gradient_descent_works_from_white_noise(net: models.VGG, photo: Array, painting: Array) -> None:
-    """The course's own algorithm: the costs fall by orders of magnitude, and the picture shows the photograph."""
-    result = transfer(photo, painting, net=net, size=SIZE, steps=60, optimizer="gd", init="noise", **SHALLOW)
-    assert totals(result)[-1] < 0.02 * totals(result)[0]
-    noise = nst.style.objective.white_noise(photo.shape, 0)
+    """The course's own algorithm: the costs fall, and the picture comes to show the photograph."""
+    options: dict[str, Any] = {"optimizer": "gd", "init": "noise", "style_weight": 2e-5, **SHALLOW}
+    result = transfer(photo, painting, net=net, size=SIZE, steps=60, **options)
+    assert totals(result)[-1] < 0.35 * totals(result)[0]
+    assert result.history[-1].content < result.history[0].content
+    noise = white_noise(photo.shape, 0)
     before, after = (np.corrcoef(x.mean(2).ravel(), photo.mean(2).ravel())[0, 1] for x in (noise, result.image))
     assert abs(before) < 0.1
-    assert after > 0.4
+    assert after > 0.5
 
 
 def test_every_optimiser_starts_from_the_same_costs(net: models.VGG, photo: Array, painting: Array) -> None:
@@ -157,7 +160,7 @@ def test_the_callback_gets_rows_and_pictures(net: models.VGG, photo: Array, pain
     assert {steps for _, steps, _ in seen} == {4}
     assert np.array_equal(seen[-1][2], result.image)
     assert not np.array_equal(seen[0][2], seen[-1][2])
-    assert all(0 <= image.min() and image.max() <= 1 for _, _, image in seen)
+    assert all(image.min() >= 0 and image.max() <= 1 for _, _, image in seen)
     seconds = [row.seconds for row in result.history]
     assert seconds == sorted(seconds)
 
@@ -224,9 +227,7 @@ def test_a_loss_that_cannot_be_computed_at_the_start(net: models.VGG, photo: Arr
 
 
 @pytest.mark.parametrize("weight", [1e-12, 1e12])
-def test_extreme_weights_stay_finite_and_descend(
-    net: models.VGG, photo: Array, painting: Array, weight: float
-) -> None:
+def test_extreme_weights_stay_finite_and_descend(net: models.VGG, photo: Array, painting: Array, weight: float) -> None:
     result = transfer(
         photo, painting, net=net, size=SIZE, steps=6, content_weight=weight, style_weight=weight, **SHALLOW
     )
@@ -268,12 +269,13 @@ def test_float64_networks_work(photo: Array, painting: Array) -> None:
 
 
 def test_weights_mean_the_same_at_every_size(net: models.VGG) -> None:
-    """The weighted costs of one pair of pictures stay of one order from 48 to 144 pixels."""
+    """The weighted costs of one pair of pictures hardly change where the pixels are 2.25 times as many."""
     content, style = load(picture_path("coffee")), paint("autumn", 256, 256)
-    found = {
-        size: transfer(content, style, net=net, size=size, steps=1, init="style").history[0].total for size in (48, 144)
-    }
-    assert 0.4 < found[144] / found[48] < 2.5
+    small, large = (
+        transfer(content, style, net=net, size=size, steps=1, init="style").history[0] for size in (96, 144)
+    )
+    assert 0.5 < large.total / small.total < 2
+    assert large.content / small.content > 1.5  # the raw cost grows with the area
 
 
 @pytest.mark.parametrize(
@@ -313,7 +315,11 @@ def test_the_inputs_are_not_changed(net: models.VGG, painting: Array) -> None:
         ({"styles": None}, DTypeError, "a path, a file object, a Pillow image or a NumPy array, got NoneType"),
         ({"content": np.zeros((1, 1, 3))}, ImageError, "1x1 pixels; at least 16x16"),
         ({"content": np.zeros((200, 40, 3)), "max_pixels": 7999}, ImageError, "over the limit of 7,999 pixels"),
-        ({"content": np.zeros((400, 20, 3)), "size": 64}, ImageError, "photograph has 3x64 pixels at size 64; the layers need 16x16"),
+        (
+            {"content": np.zeros((400, 20, 3)), "size": 64},
+            ImageError,
+            "photograph has 3x64 pixels at size 64",
+        ),
         ({"styles": np.zeros((20, 90, 3)), "size": 64}, ImageError, "painting has 64x14 pixels at size 64"),
         ({"content": np.full((32, 32, 3), 2.0)}, ImageError, r"floats in \[0, 1\]"),
         ({"content_layers": ["conv9_9"]}, ArgumentError, r"no layer 'conv9_9'; it has conv1_1, .*pool5"),

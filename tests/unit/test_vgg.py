@@ -40,11 +40,8 @@ class Plain:
             for i in range(1, depth + 1):
                 name = f"conv{block}_{i}"
                 w, b = self.arrays[f"{name}.weight"], self.arrays[f"{name}.bias"]
-                padded = np.pad(a, ((1, 1), (1, 1), (0, 0)))
-                taps = (
-                    padded[r : r + a.shape[0], s : s + a.shape[1]] @ w[:, r, s].T for r in range(3) for s in range(3)
-                )
-                a = found[name] = np.maximum(sum(taps) + b, 0)
+                taps = (shifted(a, r - 1, s - 1) @ w[:, r, s].T for r in range(3) for s in range(3))
+                a = found[name] = np.maximum(sum(taps) + b, 0).reshape(*a.shape[:2], -1)
             a = found[f"pool{block}"] = self._windows(a).max(0) if self.pooling == "max" else self._windows(a).mean(0)
         return found
 
@@ -58,11 +55,9 @@ class Plain:
                 grad = self._unpool(found[below], found[name], grad)
                 continue
             grad = grad * (found[name] > 0)
-            h, w, _ = grad.shape
-            padded = np.pad(grad, ((1, 1), (1, 1), (0, 0)))
-            kernel = self.arrays[f"{name}.weight"]
-            taps = (padded[2 - r : 2 - r + h, 2 - s : 2 - s + w] @ kernel[:, r, s] for r in range(3) for s in range(3))
-            grad = sum(taps, np.zeros(found[below].shape))
+            w = self.arrays[f"{name}.weight"]
+            taps = (shifted(grad, 1 - r, 1 - s) @ w[:, r, s] for r in range(3) for s in range(3))
+            grad = np.asarray(sum(taps)).reshape(found[below].shape)
         return 255 * grad[:, :, [2, 1, 0]]
 
     @staticmethod
@@ -83,6 +78,13 @@ class Plain:
             back[i:h:2, j:w:2] = grad * wins
             taken |= wins
         return back
+
+
+def shifted(a: Array, down: int, right: int) -> Array:
+    """a[i + down, j + right] for every (i, j), 0 outside, as a matrix (h w, c)."""
+    h, w, c = a.shape
+    padded = np.pad(a, ((1, 1), (1, 1), (0, 0)))
+    return padded[1 + down : 1 + down + h, 1 + right : 1 + right + w].reshape(h * w, c)
 
 
 def gram(a: Array) -> Array:
@@ -124,13 +126,14 @@ def crop(name: str, top: int, left: int) -> NDArray[np.uint8]:
 
 
 CONTENT, STYLE = crop("astronaut", 40, 170), crop("coffee", 120, 200)
+PART = slice(None, 48), slice(None, 56)  # what the slower computations look at; 7 columns before the fourth pool
 
 
 @functools.cache
 def plain_pair(pooling: str) -> tuple[Plain, dict[str, Array], dict[str, Array]]:
-    """The plain network with the embedded weights, and its features of CONTENT and STYLE."""
+    """The plain network with the embedded weights, and its features of the parts of CONTENT and STYLE."""
     plain = Plain(weights.embedded("vgg16"), pooling)
-    return plain, plain.features(CONTENT / 255), plain.features(STYLE / 255)
+    return plain, plain.features(CONTENT[PART] / 255), plain.features(STYLE[PART] / 255)
 
 
 def check_agreement(
@@ -158,7 +161,7 @@ def check_agreement(
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float64", 1e-12)])
 def test_features_and_costs_agree_with_plain_numpy(pooling: str, dtype: str, bound: float) -> None:
     _, expected, targets = plain_pair(pooling)
-    check_agreement(CONTENT, STYLE, expected, targets, pooling, dtype, bound)
+    check_agreement(CONTENT[PART], STYLE[PART], expected, targets, pooling, dtype, bound)
 
 
 def gradient(content: Array, style: Array, pooling: str, dtype: str) -> Array:
@@ -176,7 +179,7 @@ def gradient(content: Array, style: Array, pooling: str, dtype: str) -> Array:
 def test_gradient_agrees_with_a_plain_reverse_pass(pooling: str) -> None:
     plain, features, targets = plain_pair(pooling)
     expected = plain.gradient(features, plain_costs(features, targets)[1])
-    assert relative(gradient(CONTENT, STYLE, pooling, "float64"), expected) < 1e-10
+    assert relative(gradient(CONTENT[PART], STYLE[PART], pooling, "float64"), expected) < 1e-10
 
 
 def test_plain_reverse_pass_agrees_with_finite_differences() -> None:
@@ -193,7 +196,7 @@ def test_plain_reverse_pass_agrees_with_finite_differences() -> None:
 
 
 def test_gradient_in_float32_points_the_same_way() -> None:
-    found, expected = (gradient(CONTENT, STYLE, "max", dtype) for dtype in ("float32", "float64"))
+    found, expected = (gradient(CONTENT[PART], STYLE[PART], "max", dtype) for dtype in ("float32", "float64"))
     cosine = np.sum(found * expected) / (np.linalg.norm(found) * np.linalg.norm(expected))
     assert cosine > 0.9999
 
