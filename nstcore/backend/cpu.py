@@ -1,7 +1,7 @@
 """The native CPU kernels: instruction set and number of threads.
 
 ``NSTCORE_ISA`` (``base``, ``avx2`` or ``avx512``) forces an instruction set, ``NSTCORE_NUM_THREADS`` the number of
-threads; both are read once, at import.
+threads; both are read once, at import, and a value that cannot be is reported at the first use of a kernel.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-from nstcore.errors import ArgumentError, BackendUnavailable
+from nstcore.errors import ArgumentError, BackendUnavailable, NstError
 
 __all__ = ["get_isa", "get_num_threads", "isas", "native", "set_isa", "set_num_threads"]
 
@@ -66,4 +66,17 @@ def _configure_from_environment() -> None:
     set_num_threads(int(threads))
 
 
-_configure_from_environment()
+class _Refused:
+    """Stands for the kernels when the environment asks for what cannot be: every use says why."""
+
+    def __init__(self, error: NstError) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error
+
+
+try:
+    _configure_from_environment()
+except NstError as error:  # not while importing: a command could not turn it into one line
+    native = _Refused(error)

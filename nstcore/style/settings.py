@@ -31,7 +31,7 @@ class Settings:
     blend: one weight a style, scaled to sum to 1; None for equal parts.
     init: what the run starts from. optimizer: "lbfgs", "adam" or "gd" (gradient descent with momentum).
     learning_rate: step size of "adam" and "gd" in units of the pixel range; None for the optimiser's own default.
-    pooling: of the network, "max" or "avg". seed: of the white noise.
+    pooling: of the network, "max" or "avg" (a network that is passed has its own). seed: of the white noise.
     """
 
     size: int = 512
@@ -60,6 +60,8 @@ class Settings:
             _weight("learning_rate", self.learning_rate)
             if self.learning_rate == 0:
                 raise ArgumentError("[style] expects learning_rate above 0, got 0")
+            if self.optimizer == "lbfgs":
+                raise ArgumentError("[style] learning_rate is for optimizer adam or gd; lbfgs searches along each step")
         for name, allowed in (("init", Init), ("optimizer", OptimizerName), ("pooling", Pooling)):
             if getattr(self, name) not in get_args(allowed):
                 raise ArgumentError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -224,3 +224,13 @@ class Descent(optim.SGD):
             return loss
 
         return super().step(adapted)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The velocities, the step size and the last loss."""
+        return {**super().state_dict(), "learning_rate": self.learning_rate, "last": self._last}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        rate, last = float(self._entry(state, "learning_rate")), float(self._entry(state, "last"))
+        super().load_state_dict(state)
+        self.learning_rate, self._last = rate, last

@@ -54,6 +54,9 @@ def test_some_weight_is_needed() -> None:
         Settings(content_weight=0, style_weight=0, tv_weight=1)
     with pytest.raises(ArgumentError, match="learning_rate above 0, got 0"):
         Settings(learning_rate=0)
+    with pytest.raises(ArgumentError, match="learning_rate is for optimizer adam or gd"):
+        Settings(learning_rate=0.1, optimizer="lbfgs")
+    assert Settings(learning_rate=0.1, optimizer="adam").learning_rate == 0.1
     Settings(content_weight=0)
     Settings(style_weight=0)
 

@@ -356,3 +356,30 @@ def test_the_report_of_a_run(net: models.VGG, photo: Array, painting: Array, tmp
         assert len(np.unique(drawing.reshape(-1, 3), axis=0)) > 20
     with pytest.raises(ArgumentError, match="at least one step"):
         report.draw_losses([])
+
+
+def test_gradient_descent_continues_bit_for_bit() -> None:
+    from nstcore.style.transfer import Descent
+
+    def closure_of(x: nst.Tensor) -> Any:
+        def closure() -> float:
+            loss = ((x * x) * np.array([1.0, 100.0])).sum()
+            loss.backward()
+            return float(loss.item())
+
+        return closure
+
+    whole = nst.tensor(np.array([3.0, -2.0]), requires_grad=True)
+    straight = Descent([whole], 0.1)
+    for _ in range(12):
+        straight.step(closure_of(whole))
+    part = nst.tensor(np.array([3.0, -2.0]), requires_grad=True)
+    first = Descent([part], 0.1)
+    for _ in range(5):
+        first.step(closure_of(part))
+    resumed = nst.tensor(part.data, requires_grad=True)
+    second = Descent([resumed], 0.5)
+    second.load_state_dict(first.state_dict())
+    for _ in range(7):
+        second.step(closure_of(resumed))
+    np.testing.assert_array_equal(resumed.data, whole.data)
