@@ -160,16 +160,23 @@ class _Gradients:
 
     def __init__(self) -> None:
         self._sums: dict[int, Array] = {}
-        self._owned: set[int] = set()  # sums that are our own array and may be added to in place
+        self._owned: set[int] = set()  # sums that nobody else holds: they may be added to in place
 
-    def add(self, target: object, grad: Array) -> None:
+    def add(self, target: object, grad: Array, owned: bool) -> None:
+        """Add `grad` to what `target` has; owned: nobody else holds `grad`."""
         key = id(target)
         if key not in self._sums:
             self._sums[key] = grad
         elif key in self._owned:
             self._sums[key] += grad
+            return
+        elif owned:
+            grad += self._sums[key]
+            self._sums[key] = grad
         else:
             self._sums[key] = self._sums[key] + grad
+            owned = True
+        if owned:
             self._owned.add(key)
 
     def pop(self, target: object) -> Array | None:
@@ -181,7 +188,7 @@ def run_backward(root: Node, seed: Array, retain_graph: bool, deliver: Callable[
     """Carry `seed`, the gradient of `root`'s result, back over the tape; `deliver` gets each leaf's gradient."""
     order = _topological(root)
     gradients = _Gradients()
-    gradients.add(root, seed)
+    gradients.add(root, seed, owned=False)
     leaves: dict[int, Tensor] = {}
     while order:
         node = order.pop()
@@ -191,7 +198,7 @@ def run_backward(root: Node, seed: Array, retain_graph: bool, deliver: Callable[
         for parent, part in zip(node.parents, node.backward(grad), strict=True):
             if parent is None or part is None:
                 continue
-            gradients.add(parent, part)
+            gradients.add(parent, part, owned=bool(node.kernel.symbols))
             if not isinstance(parent, Node):
                 leaves[id(parent)] = parent
         if not retain_graph:

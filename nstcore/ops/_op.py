@@ -25,7 +25,8 @@ class Kernel:
 
     ``forward(ctx, *arrays, **params)`` returns the result; it passes to ``ctx.save`` what the gradient needs.
     ``backward(ctx, grad, **params)`` returns one gradient an input, ``None`` where ``ctx.needs[i]`` is false.
-    ``symbols`` are the native functions it calls.
+    ``symbols`` are the native functions it calls; the gradients of a kernel that has some are new arrays of its own,
+    which the tape may add to in place.
     """
 
     forward: Callable[..., Any]

@@ -337,3 +337,15 @@ class TestMemory:
             y = engine.apply(op, (y,))
         y.backward(np.ones(2))
         assert max(alive) <= 2
+
+
+def test_sums_in_place_never_reach_another_gradient() -> None:
+    """A native gradient added to one that two tensors share must leave the other's as it is."""
+    rng = np.random.default_rng(0)
+    a, b = (nst.tensor(rng.standard_normal((1, 4, 5, 3)), requires_grad=True) for _ in range(2))
+    h = a * 1.0
+    total = (h + b) * 2.0  # its gradient is one array for h and b
+    (total.sum() + nst.ops.gram(h).sum() + nst.ops.gram(h * 1.0).sum()).backward()
+    np.testing.assert_array_equal(b.grad, np.full(b.shape, 2.0))
+    expected = 2.0 + 2 * 2 * a.data.sum(3, keepdims=True)
+    np.testing.assert_allclose(a.grad, np.broadcast_to(expected, a.shape), rtol=1e-12)
