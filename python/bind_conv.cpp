@@ -73,73 +73,41 @@ void backward_bias(const Array<T>& dy, const Optional<T>& active, Array<T>& db) 
     NST_CALL(conv2d_backward_bias_cpu<T>(dyp, ap, s, dbp));
 }
 
+using Bits = std::optional<Array<std::uint8_t>>;
+
 template <class T>
-ConvShape winograd_weights_shape(const Array<T>& w) {
-    expect_rank(w, 4, "w");
-    ConvShape s{};
-    s.k = w.shape(0), s.r = s.s = 3, s.c = w.shape(3);
-    input(w, {s.k, 3, 3, s.c}, "w");
+ConvShape winograd_shape(const Array<T>& x, const Array<T>& w, const Array<T>& y, py::tuple padding, int edge) {
+    const ConvShape s = shape_of(x, w, y, py::make_tuple(1, 1), padding);
+    if (s.r != 3 || s.s != 3 || s.c % winograd_channels || s.k % winograd_channels || (edge != 4 && edge != 6))
+        throw std::invalid_argument("native kernel: these shapes do not fit the Winograd convolution");
     return s;
 }
 
-template <class T>
-void forward_winograd_weights(const Array<T>& w, Array<T>& u) {
-    const ConvShape s = winograd_weights_shape(w);
-    T* up = output(u, {winograd_size<T>(s.c, s.k)}, "u");
-    const T* wp = w.data();
-    py::gil_scoped_release release;
-    NST_CALL(conv2d_forward_winograd_weights_cpu<T>(wp, s, up));
+// A bit an element of y, or null.
+std::uint8_t* bits_or_null(Bits& bits, const ConvShape& s) {
+    return bits ? output(*bits, {s.n * s.p * s.q * s.k / 8}, "positive") : nullptr;
 }
 
 template <class T>
-void backward_winograd_weights(const Array<T>& w, Array<T>& u) {
-    const ConvShape s = winograd_weights_shape(w);
-    T* up = output(u, {winograd_size<T>(s.k, s.c)}, "u");
-    const T* wp = w.data();
-    py::gil_scoped_release release;
-    NST_CALL(conv2d_backward_winograd_weights_cpu<T>(wp, s, up));
-}
-
-template <class T>
-ConvShape winograd_shape(const Array<T>& x, const Array<T>& y, py::tuple padding) {
-    expect_rank(x, 4, "x");
-    expect_rank(y, 4, "y");
-    if (x.shape(0) != y.shape(0) || x.shape(3) % winograd_channels || y.shape(3) % winograd_channels)
-        throw std::invalid_argument("native kernel: these shapes do not fit the Winograd convolution");
-    return {x.shape(0),
-            x.shape(1),
-            x.shape(2),
-            x.shape(3),
-            y.shape(3),
-            3,
-            3,
-            y.shape(1),
-            y.shape(2),
-            1,
-            1,
-            padding[0].cast<std::int64_t>(),
-            padding[1].cast<std::int64_t>()};
-}
-
-template <class T>
-void winograd_forward(const Array<T>& x, const Array<T>& u, const Optional<T>& bias, py::tuple padding, bool relu,
-                      Array<T>& y) {
-    const ConvShape s = winograd_shape(x, y, padding);
-    const T *xp = x.data(), *up = input(u, {winograd_size<T>(s.c, s.k)}, "u"), *bp = data_or_null(bias, {s.k}, "bias");
+void forward_winograd(const Array<T>& x, const Array<T>& w, const Optional<T>& bias, py::tuple padding, int edge,
+                      bool relu, Array<T>& y, Bits& positive) {
+    const ConvShape s = winograd_shape(x, w, y, padding, edge);
+    const T *xp = x.data(), *wp = w.data(), *bp = data_or_null(bias, {s.k}, "bias");
+    std::uint8_t* bits = bits_or_null(positive, s);
     T* yp = y.mutable_data();
     py::gil_scoped_release release;
-    NST_CALL(conv2d_forward_winograd_cpu<T>(xp, up, bp, s, relu, yp));
+    NST_CALL(conv2d_forward_winograd_cpu<T>(xp, wp, bp, s, edge, relu, yp, bits));
 }
 
 template <class T>
-void winograd_backward_input(const Array<T>& dy, const Optional<T>& active, const Array<T>& u, py::tuple padding,
-                             Array<T>& dx) {
-    const ConvShape s = winograd_shape(dx, dy, padding);
-    const T *dyp = dy.data(), *up = input(u, {winograd_size<T>(s.k, s.c)}, "u");
-    const T* ap = data_or_null(active, {s.n, s.p, s.q, s.k}, "active");
+void backward_winograd(const Array<T>& dy, Bits& positive, const Array<T>& w, py::tuple padding, int edge,
+                       Array<T>& dx) {
+    const ConvShape s = winograd_shape(dx, w, dy, padding, edge);
+    const T *dyp = dy.data(), *wp = w.data();
+    const std::uint8_t* bits = bits_or_null(positive, s);
     T* dxp = dx.mutable_data();
     py::gil_scoped_release release;
-    NST_CALL(conv2d_backward_winograd_cpu<T>(dyp, ap, up, s, dxp));
+    NST_CALL(conv2d_backward_winograd_cpu<T>(dyp, bits, wp, s, edge, dxp));
 }
 
 template <class T>
@@ -153,23 +121,17 @@ void bind(py::module_& m) {
           arg("active").noconvert().none(), arg("stride"), arg("padding"), arg("dw").noconvert());
     m.def("conv2d_backward_bias_cpu", &backward_bias<T>, arg("dy").noconvert(), arg("active").noconvert().none(),
           arg("db").noconvert());
-    m.def("conv2d_forward_winograd_weights_cpu", &forward_winograd_weights<T>, arg("w").noconvert(),
-          arg("u").noconvert());
-    m.def("conv2d_backward_winograd_weights_cpu", &backward_winograd_weights<T>, arg("w").noconvert(),
-          arg("u").noconvert());
-    m.def("conv2d_forward_winograd_cpu", &winograd_forward<T>, arg("x").noconvert(), arg("u").noconvert(),
-          arg("bias").noconvert().none(), arg("padding"), arg("relu"), arg("y").noconvert());
-    m.def("conv2d_backward_winograd_cpu", &winograd_backward_input<T>, arg("dy").noconvert(),
-          arg("active").noconvert().none(), arg("u").noconvert(), arg("padding"), arg("dx").noconvert());
+    m.def("conv2d_forward_winograd_cpu", &forward_winograd<T>, arg("x").noconvert(), arg("w").noconvert(),
+          arg("bias").noconvert().none(), arg("padding"), arg("edge"), arg("relu"), arg("y").noconvert(),
+          arg("positive").noconvert().none());
+    m.def("conv2d_backward_winograd_cpu", &backward_winograd<T>, arg("dy").noconvert(),
+          arg("positive").noconvert().none(), arg("w").noconvert(), arg("padding"), arg("edge"), arg("dx").noconvert());
 }
 
 }  // namespace
 
 void bind_conv(py::module_& m) {
     m.attr("winograd_channels") = winograd_channels;
-    m.def("winograd_size", [](std::int64_t inputs, std::int64_t outputs, int itemsize) {
-        return itemsize == 4 ? winograd_size<float>(inputs, outputs) : winograd_size<double>(inputs, outputs);
-    });
     bind<float>(m);
     bind<double>(m);
 }

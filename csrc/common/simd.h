@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #ifdef NST_X86
 #include <immintrin.h>
@@ -84,18 +85,64 @@ inline bool can_stream(const T* p, std::int64_t count, std::int64_t row) {
            count * static_cast<std::int64_t>(sizeof(T)) >= stream_bytes;
 }
 
+// A bit an element says whether it is above 0: bits + at / 8 holds those of the vector at `at`, a multiple of the
+// lanes, the first in the lowest bit. Vectors of less than eight lanes share a byte.
+template <class T>
+inline unsigned read_bits(const std::uint8_t* bits, std::int64_t at) {
+    unsigned found = bits[at / 8];
+    if constexpr (lanes<T> == 16) found |= static_cast<unsigned>(bits[at / 8 + 1]) << 8;
+    return found >> (at % 8);
+}
+
+// v where its bit is set, else 0.
+template <class T>
+inline Vec<T> where_bits(const std::uint8_t* bits, std::int64_t at, Vec<T> v) {
+    using I = decltype(v > v);
+    I lane;
+    for (int i = 0; i < lanes<T>; i++) lane[i] = 1 << i;
+    const I set = (I{} + static_cast<std::remove_reference_t<decltype(lane[0])>>(read_bits<T>(bits, at))) & lane;
+    return set != 0 ? v : Vec<T>{};
+}
+
+template <class T>
+inline unsigned positive_lanes(Vec<T> v) {
+#if defined(NST_X86) && defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return _mm512_cmp_ps_mask(v, Vec<T>{}, _CMP_GT_OQ);
+    else return _mm512_cmp_pd_mask(v, Vec<T>{}, _CMP_GT_OQ);
+#elif defined(NST_X86) && defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) return static_cast<unsigned>(_mm256_movemask_ps((__m256)(v > Vec<T>{})));
+    else return static_cast<unsigned>(_mm256_movemask_pd((__m256d)(v > Vec<T>{})));
+#else
+    unsigned found = 0;
+    for (int i = 0; i < lanes<T>; i++) found |= (v[i] > T(0) ? 1u : 0u) << i;
+    return found;
+#endif
+}
+
+template <class T>
+inline void store_bits(std::uint8_t* bits, std::int64_t at, Vec<T> v) {
+    const unsigned found = positive_lanes<T>(v);
+    if constexpr (lanes<T> >= 8) {
+        bits[at / 8] = static_cast<std::uint8_t>(found);
+        if constexpr (lanes<T> == 16) bits[at / 8 + 1] = static_cast<std::uint8_t>(found >> 8);
+    } else {
+        const unsigned shift = at % 8, own = ((1u << lanes<T>)-1) << shift;
+        bits[at / 8] = static_cast<std::uint8_t>((bits[at / 8] & ~own) | found << shift);
+    }
+}
+
 template <class T>
 inline Vec<T> relu(Vec<T> v) {
     return Vec<T>{} > v ? Vec<T>{} : v;
 }
 
 template <class I>
-inline I min_of(I a, I b) {
+constexpr I min_of(I a, I b) {
     return b < a ? b : a;
 }
 
 template <class I>
-inline I max_of(I a, I b) {
+constexpr I max_of(I a, I b) {
     return a < b ? b : a;
 }
 

@@ -7,8 +7,8 @@
 // Outside of x there are zeros. With a fused ReLU, `active` is the forward result y: dy counts only where y > 0.
 //
 // The winograd functions give the same results, to rounding, for 3x3 kernels of stride 1 whose c and k are multiples of
-// winograd_channels; they take weights transformed by `..._weights`, an array
-// of winograd_size elements.
+// winograd_channels. They work on tiles of edge x edge outputs, 4 or 6. Their mask is a bit an element instead of the
+// whole result: positive[i / 8] >> i % 8 & 1 says whether element i of y is above 0 (null: not wanted, or no ReLU).
 #pragma once
 
 #include <cstdint>
@@ -27,31 +27,22 @@ struct ConvShape {
 
 constexpr std::int64_t winograd_channels = 16;
 
-// Elements of the transformed weights, enough for every instruction set: 36 planes of inputs x outputs (in panels of up
-// to 32), each padded by at most 4 KiB and a cache line.
-template <class T>
-constexpr std::int64_t winograd_size(std::int64_t inputs, std::int64_t outputs) {
-    return 36 * (inputs * ((outputs + 31) / 32 * 32) + (4096 + 64) / static_cast<std::int64_t>(sizeof(T)));
-}
-
-#define NST_DECLARE_CONV(ns)                                                                                      \
-    namespace ns {                                                                                                \
-    template <class T>                                                                                            \
-    void conv2d_forward_cpu(const T* x, const T* w, const T* bias, const ConvShape& s, bool relu, T* y);          \
-    template <class T>                                                                                            \
-    void conv2d_backward_input_cpu(const T* dy, const T* active, const T* w, const ConvShape& s, T* dx);          \
-    template <class T>                                                                                            \
-    void conv2d_backward_weight_cpu(const T* x, const T* dy, const T* active, const ConvShape& s, T* dw);         \
-    template <class T>                                                                                            \
-    void conv2d_backward_bias_cpu(const T* dy, const T* active, const ConvShape& s, T* db);                       \
-    template <class T>                                                                                            \
-    void conv2d_forward_winograd_weights_cpu(const T* w, const ConvShape& s, T* u);                               \
-    template <class T>                                                                                            \
-    void conv2d_backward_winograd_weights_cpu(const T* w, const ConvShape& s, T* u);                              \
-    template <class T>                                                                                            \
-    void conv2d_forward_winograd_cpu(const T* x, const T* u, const T* bias, const ConvShape& s, bool relu, T* y); \
-    template <class T>                                                                                            \
-    void conv2d_backward_winograd_cpu(const T* dy, const T* active, const T* u, const ConvShape& s, T* dx);       \
+#define NST_DECLARE_CONV(ns)                                                                                         \
+    namespace ns {                                                                                                   \
+    template <class T>                                                                                               \
+    void conv2d_forward_cpu(const T* x, const T* w, const T* bias, const ConvShape& s, bool relu, T* y);             \
+    template <class T>                                                                                               \
+    void conv2d_backward_input_cpu(const T* dy, const T* active, const T* w, const ConvShape& s, T* dx);             \
+    template <class T>                                                                                               \
+    void conv2d_backward_weight_cpu(const T* x, const T* dy, const T* active, const ConvShape& s, T* dw);            \
+    template <class T>                                                                                               \
+    void conv2d_backward_bias_cpu(const T* dy, const T* active, const ConvShape& s, T* db);                          \
+    template <class T>                                                                                               \
+    void conv2d_forward_winograd_cpu(const T* x, const T* w, const T* bias, const ConvShape& s, int edge, bool relu, \
+                                     T* y, std::uint8_t* positive);                                                  \
+    template <class T>                                                                                               \
+    void conv2d_backward_winograd_cpu(const T* dy, const std::uint8_t* positive, const T* w, const ConvShape& s,     \
+                                      int edge, T* dx);                                                              \
     }
 NST_FOR_EACH_ISA(NST_DECLARE_CONV)
 

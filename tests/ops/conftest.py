@@ -41,6 +41,13 @@ class Run:
         return [given[i].grad for i in wanted]
 
 
+@pytest.fixture(params=cpu.isas())
+def isa(request: pytest.FixtureRequest) -> str:
+    """Each instruction set of this machine in turn, chosen."""
+    cpu.set_isa(request.param)
+    return str(request.param)
+
+
 def runs(op: Op) -> list[Run]:
     """Every way to compute `op` on this machine; one without native kernels has the reference alone."""
     return [Run("reference")] + ([Run("cpu", isa) for isa in cpu.isas()] if op.cpu else [])

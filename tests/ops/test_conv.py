@@ -1,0 +1,58 @@
+"""What the Op record of conv2d cannot show: schedules that only large layers reach, and the ReLU's bit mask."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nstcore as nst
+
+
+@pytest.fixture(scope="module")
+def layer() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A layer so wide that its transformed weights leave the caches, on a map of more tiles than are done at once."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 70, 61, 512), np.float32)
+    w = rng.standard_normal((64, 3, 3, 512), np.float32) / np.float32(68)
+    return x, w, rng.standard_normal((64,), np.float32)
+
+
+@pytest.mark.parametrize("algorithm", ["winograd4", "winograd6"])
+def test_lots_of_tiles_agree_with_the_direct_sum(layer, isa, algorithm):
+    x, w, b = layer
+    exact = nst.ops.conv2d(x, w, b, padding=1, activation="relu", algorithm="direct")
+    found = []
+    for threads in (1, 3):
+        nst.set_num_threads(threads)
+        found.append(nst.ops.conv2d(x, w, b, padding=1, activation="relu", algorithm=algorithm))
+    got = found[0]
+    assert np.array_equal(got, found[1])
+    assert np.max(np.abs(got - exact)) < 4e-5 * np.max(exact)
+
+
+@pytest.mark.parametrize("algorithm", ["winograd4", "winograd6"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gradient_passes_exactly_where_the_result_is_above_zero(isa, algorithm, dtype):
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((2, 11, 9, 16)).astype(dtype)
+    w = rng.standard_normal((16, 3, 3, 16)).astype(dtype)
+    t = nst.tensor(x, requires_grad=True)
+    y = nst.ops.conv2d(t, w, padding=1, activation="relu", algorithm=algorithm)
+    seed = rng.standard_normal(y.shape).astype(dtype)
+    y.backward(seed)
+    plain = nst.tensor(x, requires_grad=True)
+    nst.ops.conv2d(plain, w, padding=1, algorithm=algorithm).backward(np.where(y.data > 0, seed, 0).astype(dtype))
+    assert np.array_equal(t.grad, plain.grad)
+
+
+def test_weights_and_picture_together_have_the_gradients_of_each_alone(isa):
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal((1, 9, 8, 16), np.float32), rng.standard_normal((16, 3, 3, 16), np.float32)
+    options = {"padding": 1, "activation": "relu", "algorithm": "winograd6"}
+    both_x, both_w = nst.tensor(x, requires_grad=True), nst.tensor(w, requires_grad=True)
+    nst.ops.conv2d(both_x, both_w, **options).sum().backward()
+    only_x, only_w = nst.tensor(x, requires_grad=True), nst.tensor(w, requires_grad=True)
+    nst.ops.conv2d(only_x, w, **options).sum().backward()
+    nst.ops.conv2d(x, only_w, **options).sum().backward()
+    assert np.array_equal(both_x.grad, only_x.grad)
+    assert np.array_equal(both_w.grad, only_w.grad)
