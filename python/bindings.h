@@ -1,10 +1,11 @@
-// One function a kernel family; each adds that family's native functions to the module.
+// One function a kernel family, and one for memory; each adds its native functions to the module.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 namespace nst {
 
+void bind_memory(pybind11::module_& m);
 void bind_conv(pybind11::module_& m);
 void bind_pool(pybind11::module_& m);
 void bind_gram(pybind11::module_& m);

@@ -37,6 +37,7 @@ PYBIND11_MODULE(_native, m) {
     m.def("set_isa", &set_isa, py::arg("name"));
     m.def("num_threads", &nst::num_threads);
     m.def("set_num_threads", &nst::set_num_threads, py::arg("n"));
+    nst::bind_memory(m);
     nst::bind_conv(m);
     nst::bind_pool(m);
     nst::bind_gram(m);

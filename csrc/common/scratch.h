@@ -3,7 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <new>
+
+#include "blocks.h"
 
 namespace nst::NST_ISA_NS {
 
@@ -11,14 +12,14 @@ template <class T>
 class Scratch {
   public:
     explicit Scratch(std::int64_t count)
-        : data_(static_cast<T*>(::operator new(static_cast<std::size_t>(count) * sizeof(T), alignment))) {}
-    ~Scratch() { ::operator delete(data_, alignment); }
+        : bytes_(static_cast<std::size_t>(count) * sizeof(T)), data_(static_cast<T*>(take_block(bytes_))) {}
+    ~Scratch() { give_block(data_, bytes_); }
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
     T* get() const { return data_; }
 
   private:
-    static constexpr std::align_val_t alignment{64};
+    std::size_t bytes_;
     T* data_;
 };
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nstcore import optim
 from nstcore.autograd import Tensor
+from nstcore.backend.memory import reuse
 from nstcore.errors import ArgumentError, ImageError, NonFiniteError
 from nstcore.images import load, resize_to
 from nstcore.models.vgg import VGG, vgg16
@@ -92,9 +93,10 @@ def transfer(
     network.check_layers([*settings.content_shares, *settings.style_shares])
     photo, *paintings = (_read(x, settings.size, max_pixels) for x in [content, *many])
     _check_sides(network, settings, photo, paintings)
-    objective = Objective(network, photo, paintings, settings)
-    pixels = Tensor(_start(photo, paintings, settings)[None].astype(network.dtype), requires_grad=True)
-    return _run(objective, pixels, settings, callback)
+    with reuse():
+        objective = Objective(network, photo, paintings, settings)
+        pixels = Tensor(_start(photo, paintings, settings)[None].astype(network.dtype), requires_grad=True)
+        return _run(objective, pixels, settings, callback)
 
 
 def _settings(options: dict[str, Any]) -> Settings:
