@@ -32,48 +32,57 @@ const T* data_or_null(const Optional<T>& a, std::initializer_list<py::ssize_t> s
     return a ? input(*a, shape, name) : nullptr;
 }
 
+using Bits = std::optional<Array<std::uint8_t>>;
+
+// A bit an element of y, or null.
+std::uint8_t* bits_or_null(Bits& bits, const ConvShape& s) {
+    return bits ? output(*bits, {(s.n * s.p * s.q * s.k + 7) / 8}, "positive") : nullptr;
+}
+
 template <class T>
 void forward(const Array<T>& x, const Array<T>& w, const Optional<T>& bias, py::tuple stride, py::tuple padding,
-             bool relu, Array<T>& y) {
+             bool relu, Array<T>& y, Bits& positive) {
     const ConvShape s = shape_of(x, w, y, stride, padding);
+    std::uint8_t* bits = bits_or_null(positive, s);
     const T *xp = x.data(), *wp = w.data(), *bp = data_or_null(bias, {s.k}, "bias");
     T* yp = y.mutable_data();
     py::gil_scoped_release release;
-    NST_CALL(conv2d_forward_cpu<T>(xp, wp, bp, s, relu, yp));
+    NST_CALL(conv2d_forward_cpu<T>(xp, wp, bp, s, relu, yp, bits));
 }
 
 template <class T>
-void backward_input(const Array<T>& dy, const Optional<T>& active, const Array<T>& w, py::tuple stride,
-                    py::tuple padding, Array<T>& dx) {
+void backward_input(const Array<T>& dy, Bits& positive, const Array<T>& w, py::tuple stride, py::tuple padding,
+                    Array<T>& dx) {
     const ConvShape s = shape_of(dx, w, dy, stride, padding);
-    const T *dyp = dy.data(), *wp = w.data(), *ap = data_or_null(active, {s.n, s.p, s.q, s.k}, "active");
+    const T *dyp = dy.data(), *wp = w.data();
+    const std::uint8_t* bits = bits_or_null(positive, s);
     T* dxp = dx.mutable_data();
     py::gil_scoped_release release;
-    NST_CALL(conv2d_backward_input_cpu<T>(dyp, ap, wp, s, dxp));
+    NST_CALL(conv2d_backward_input_cpu<T>(dyp, bits, wp, s, dxp));
 }
 
 template <class T>
-void backward_weight(const Array<T>& x, const Array<T>& dy, const Optional<T>& active, py::tuple stride,
-                     py::tuple padding, Array<T>& dw) {
+void backward_weight(const Array<T>& x, const Array<T>& dy, Bits& positive, py::tuple stride, py::tuple padding,
+                     Array<T>& dw) {
     const ConvShape s = shape_of(x, dw, dy, stride, padding);
-    const T *xp = x.data(), *dyp = dy.data(), *ap = data_or_null(active, {s.n, s.p, s.q, s.k}, "active");
+    const T *xp = x.data(), *dyp = dy.data();
+    const std::uint8_t* bits = bits_or_null(positive, s);
     T* dwp = dw.mutable_data();
     py::gil_scoped_release release;
-    NST_CALL(conv2d_backward_weight_cpu<T>(xp, dyp, ap, s, dwp));
+    NST_CALL(conv2d_backward_weight_cpu<T>(xp, dyp, bits, s, dwp));
 }
 
 template <class T>
-void backward_bias(const Array<T>& dy, const Optional<T>& active, Array<T>& db) {
+void backward_bias(const Array<T>& dy, Bits& positive, Array<T>& db) {
     expect_rank(dy, 4, "dy");
     ConvShape s{};
     s.n = dy.shape(0), s.p = dy.shape(1), s.q = dy.shape(2), s.k = dy.shape(3);
-    const T *dyp = dy.data(), *ap = data_or_null(active, {s.n, s.p, s.q, s.k}, "active");
+    const T* dyp = dy.data();
+    const std::uint8_t* bits = bits_or_null(positive, s);
     T* dbp = output(db, {s.k}, "db");
     py::gil_scoped_release release;
-    NST_CALL(conv2d_backward_bias_cpu<T>(dyp, ap, s, dbp));
+    NST_CALL(conv2d_backward_bias_cpu<T>(dyp, bits, s, dbp));
 }
-
-using Bits = std::optional<Array<std::uint8_t>>;
 
 template <class T>
 ConvShape winograd_shape(const Array<T>& x, const Array<T>& w, const Array<T>& y, py::tuple padding, int edge) {
@@ -81,11 +90,6 @@ ConvShape winograd_shape(const Array<T>& x, const Array<T>& w, const Array<T>& y
     if (s.r != 3 || s.s != 3 || s.c % winograd_channels || s.k % winograd_channels || (edge != 4 && edge != 6))
         throw std::invalid_argument("native kernel: these shapes do not fit the Winograd convolution");
     return s;
-}
-
-// A bit an element of y, or null.
-std::uint8_t* bits_or_null(Bits& bits, const ConvShape& s) {
-    return bits ? output(*bits, {s.n * s.p * s.q * s.k / 8}, "positive") : nullptr;
 }
 
 template <class T>
@@ -114,12 +118,12 @@ template <class T>
 void bind(py::module_& m) {
     using py::arg;
     m.def("conv2d_forward_cpu", &forward<T>, arg("x").noconvert(), arg("w").noconvert(), arg("bias").noconvert().none(),
-          arg("stride"), arg("padding"), arg("relu"), arg("y").noconvert());
-    m.def("conv2d_backward_input_cpu", &backward_input<T>, arg("dy").noconvert(), arg("active").noconvert().none(),
+          arg("stride"), arg("padding"), arg("relu"), arg("y").noconvert(), arg("positive").noconvert().none());
+    m.def("conv2d_backward_input_cpu", &backward_input<T>, arg("dy").noconvert(), arg("positive").noconvert().none(),
           arg("w").noconvert(), arg("stride"), arg("padding"), arg("dx").noconvert());
     m.def("conv2d_backward_weight_cpu", &backward_weight<T>, arg("x").noconvert(), arg("dy").noconvert(),
-          arg("active").noconvert().none(), arg("stride"), arg("padding"), arg("dw").noconvert());
-    m.def("conv2d_backward_bias_cpu", &backward_bias<T>, arg("dy").noconvert(), arg("active").noconvert().none(),
+          arg("positive").noconvert().none(), arg("stride"), arg("padding"), arg("dw").noconvert());
+    m.def("conv2d_backward_bias_cpu", &backward_bias<T>, arg("dy").noconvert(), arg("positive").noconvert().none(),
           arg("db").noconvert());
     m.def("conv2d_forward_winograd_cpu", &forward_winograd<T>, arg("x").noconvert(), arg("w").noconvert(),
           arg("bias").noconvert().none(), arg("padding"), arg("edge"), arg("relu"), arg("y").noconvert(),

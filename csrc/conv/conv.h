@@ -4,11 +4,11 @@
 //   b[k] ) backward_input   dx = that sum's transpose applied to dy backward_weight  dw[k][r][s][c] = sum over n, p, q
 //   of dy[n][p][q][k] x[n][p sh + r - ph][q sw + s - pw][c] backward_bias    db[k] = sum over n, p, q of dy[n][p][q][k]
 //
-// Outside of x there are zeros. With a fused ReLU, `active` is the forward result y: dy counts only where y > 0.
+// Outside of x there are zeros. `positive` is the mask of a fused ReLU, a bit an element of y (common/bits.h): forward
+// writes it, the others take dy as 0 where it is 0. It may be null: not wanted, or no ReLU.
 //
 // The winograd functions give the same results, to rounding, for 3x3 kernels of stride 1 whose c and k are multiples of
-// winograd_channels. They work on tiles of edge x edge outputs, 4 or 6. Their mask is a bit an element instead of the
-// whole result: positive[i / 8] >> i % 8 & 1 says whether element i of y is above 0 (null: not wanted, or no ReLU).
+// winograd_channels. They work on tiles of edge x edge outputs, 4 or 6.
 #pragma once
 
 #include <cstdint>
@@ -27,22 +27,23 @@ struct ConvShape {
 
 constexpr std::int64_t winograd_channels = 16;
 
-#define NST_DECLARE_CONV(ns)                                                                                         \
-    namespace ns {                                                                                                   \
-    template <class T>                                                                                               \
-    void conv2d_forward_cpu(const T* x, const T* w, const T* bias, const ConvShape& s, bool relu, T* y);             \
-    template <class T>                                                                                               \
-    void conv2d_backward_input_cpu(const T* dy, const T* active, const T* w, const ConvShape& s, T* dx);             \
-    template <class T>                                                                                               \
-    void conv2d_backward_weight_cpu(const T* x, const T* dy, const T* active, const ConvShape& s, T* dw);            \
-    template <class T>                                                                                               \
-    void conv2d_backward_bias_cpu(const T* dy, const T* active, const ConvShape& s, T* db);                          \
-    template <class T>                                                                                               \
-    void conv2d_forward_winograd_cpu(const T* x, const T* w, const T* bias, const ConvShape& s, int edge, bool relu, \
-                                     T* y, std::uint8_t* positive);                                                  \
-    template <class T>                                                                                               \
-    void conv2d_backward_winograd_cpu(const T* dy, const std::uint8_t* positive, const T* w, const ConvShape& s,     \
-                                      int edge, T* dx);                                                              \
+#define NST_DECLARE_CONV(ns)                                                                                           \
+    namespace ns {                                                                                                     \
+    template <class T>                                                                                                 \
+    void conv2d_forward_cpu(const T* x, const T* w, const T* bias, const ConvShape& s, bool relu, T* y,                \
+                            std::uint8_t* positive);                                                                   \
+    template <class T>                                                                                                 \
+    void conv2d_backward_input_cpu(const T* dy, const std::uint8_t* positive, const T* w, const ConvShape& s, T* dx);  \
+    template <class T>                                                                                                 \
+    void conv2d_backward_weight_cpu(const T* x, const T* dy, const std::uint8_t* positive, const ConvShape& s, T* dw); \
+    template <class T>                                                                                                 \
+    void conv2d_backward_bias_cpu(const T* dy, const std::uint8_t* positive, const ConvShape& s, T* db);               \
+    template <class T>                                                                                                 \
+    void conv2d_forward_winograd_cpu(const T* x, const T* w, const T* bias, const ConvShape& s, int edge, bool relu,   \
+                                     T* y, std::uint8_t* positive);                                                    \
+    template <class T>                                                                                                 \
+    void conv2d_backward_winograd_cpu(const T* dy, const std::uint8_t* positive, const T* w, const ConvShape& s,       \
+                                      int edge, T* dx);                                                                \
     }
 NST_FOR_EACH_ISA(NST_DECLARE_CONV)
 

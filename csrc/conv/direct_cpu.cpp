@@ -23,8 +23,9 @@ namespace {
 
 constexpr int64_t chunk_depth = 512;  // MR rows of a tile of this depth fit L1, a panel of it a quarter of L2
 
+// Positions of a block: whole tiles, and a multiple of 8, so that the bits of every block begin a byte.
 template <class T>
-constexpr int64_t block_rows = 96 / Tile<T>::MR * Tile<T>::MR + (96 % Tile<T>::MR ? Tile<T>::MR : 0);
+constexpr int64_t block_rows = Tile<T>::MR == 14 ? 112 : 96;
 
 // Where the product's rows go: position (n, i, j) to out[n][i step_h + first_h][j step_w + first_w][:].
 template <class T>
@@ -62,10 +63,10 @@ void scatter(const Patches<T>& g, const Target<T>& target, int64_t m0, int64_t r
     }
 }
 
-// out = patches x packed weights, plus bias (padded to panels), then ReLU.
+// out = patches x packed weights, plus bias (padded to panels), then ReLU; bits: null, or those of out, which is dense.
 template <class T>
-void multiply_patches(const Patches<T>& g, int64_t images, const T* packed, const T* bias, bool relu,
-                      Target<T> target) {
+void multiply_patches(const Patches<T>& g, int64_t images, const T* packed, const T* bias, bool relu, Target<T> target,
+                      std::uint8_t* bits) {
     constexpr int NR = Tile<T>::NR;
     constexpr int64_t most = block_rows<T>;
     const int64_t depth = g.depth(), cols = target.c, panels = ceil_div(cols, NR);
@@ -86,6 +87,7 @@ void multiply_patches(const Patches<T>& g, int64_t images, const T* packed, cons
             }
         }
         if (!target.dense()) scatter(g, target, m0, rows, out);
+        if (bits) write_bits(target.out, m0 * cols, rows * cols, bits);
     });
 }
 
@@ -101,7 +103,8 @@ Phase phase_of(int64_t a, int64_t size, int64_t taps, int64_t stride, int64_t pa
 }
 
 template <class T>
-void backward_phase(const T* dy, const T* active, const T* w, const ConvShape& s, int64_t a, int64_t b, T* dx) {
+void backward_phase(const T* dy, const std::uint8_t* positive, const T* w, const ConvShape& s, int64_t a, int64_t b,
+                    T* dx) {
     const Phase v = phase_of(a, s.h, s.r, s.stride_h, s.pad_top), u = phase_of(b, s.w, s.s, s.stride_w, s.pad_left);
     const int64_t depth = v.taps * u.taps * s.k, panels = ceil_div(s.c, Tile<T>::NR);
     Scratch<T> packed(max_of<int64_t>(1, depth) * panels * Tile<T>::NR);
@@ -110,14 +113,15 @@ void backward_phase(const T* dy, const T* active, const T* w, const ConvShape& s
         const int64_t q = u.first + (u.taps - 1 - k / s.k % u.taps) * s.stride_w;
         std::memcpy(to, w + (((k % s.k) * s.r + r) * s.s + q) * s.c + n0, static_cast<std::size_t>(count) * sizeof(T));
     });
-    const Patches<T> g{dy, active, s.p, s.q, s.k, v.grid, u.grid, v.taps, u.taps, 1, 1, v.offset, u.offset};
-    multiply_patches<T>(g, s.n, packed.get(), nullptr, false, {dx, s.h, s.w, s.c, s.stride_h, s.stride_w, a, b});
+    const Patches<T> g{dy, positive, s.p, s.q, s.k, v.grid, u.grid, v.taps, u.taps, 1, 1, v.offset, u.offset};
+    multiply_patches<T>(g, s.n, packed.get(), nullptr, false, {dx, s.h, s.w, s.c, s.stride_h, s.stride_w, a, b},
+                        nullptr);
 }
 
 // One tile of dw: rows k0 .. k0 + rows, columns c0 .. c0 + cols of (k, r s c), summed over all positions.
 template <class T>
-void weight_tile(const Patches<T>& g, int64_t images, const T* dy, const T* active, int64_t k, int64_t k0, int64_t rows,
-                 int64_t c0, int64_t cols, T* room, T* dw) {
+void weight_tile(const Patches<T>& g, int64_t images, const T* dy, const std::uint8_t* positive, int64_t k, int64_t k0,
+                 int64_t rows, int64_t c0, int64_t cols, T* room, T* dw) {
     constexpr int64_t most = block_rows<T>;
     const int64_t depth = g.depth(), positions = images * g.grid_h * g.grid_w;
     const int64_t wide = ceil_div(cols, Tile<T>::NR) * Tile<T>::NR;
@@ -129,7 +133,7 @@ void weight_tile(const Patches<T>& g, int64_t images, const T* dy, const T* acti
         gather(g, m, count, c0, c0 + cols, room, wide);
         for (int64_t i = 0; i < count; i++) {
             const int64_t at = (m + i) * k + k0;
-            copy_active(dy + at, active ? active + at : nullptr, rows, slopes + i * rows);
+            copy_where(dy, positive, at, rows, slopes + i * rows);
         }
         outer_product<T>(rows, cols, slopes, rows, room, wide, count, dw + k0 * depth + c0, depth);
     }
@@ -137,7 +141,8 @@ void weight_tile(const Patches<T>& g, int64_t images, const T* dy, const T* acti
 
 // db of `count` (at most 16) channels from k0 on: blocks of positions in T, blocks together in double.
 template <class T>
-void bias_sums(const T* dy, const T* active, int64_t positions, int64_t k, int64_t k0, int64_t count, T* db) {
+void bias_sums(const T* dy, const std::uint8_t* positive, int64_t positions, int64_t k, int64_t k0, int64_t count,
+               T* db) {
     constexpr int64_t block = 256;
     double totals[16] = {};
     for (int64_t m = 0; m < positions; m += block) {
@@ -145,7 +150,7 @@ void bias_sums(const T* dy, const T* active, int64_t positions, int64_t k, int64
         for (int64_t i = m; i < min_of(positions, m + block); i++)
             for (int64_t c = 0; c < count; c++) {
                 const int64_t at = i * k + k0 + c;
-                sums[c] += !active || active[at] > T(0) ? dy[at] : T(0);
+                sums[c] += !positive || bit_at(positive, at) ? dy[at] : T(0);
             }
         for (int64_t c = 0; c < count; c++) totals[c] += static_cast<double>(sums[c]);
     }
@@ -155,53 +160,56 @@ void bias_sums(const T* dy, const T* active, int64_t positions, int64_t k, int64
 }  // namespace
 
 template <class T>
-void conv2d_forward_cpu(const T* x, const T* w, const T* bias, const ConvShape& s, bool relu, T* y) {
+void conv2d_forward_cpu(const T* x, const T* w, const T* bias, const ConvShape& s, bool relu, T* y,
+                        std::uint8_t* positive) {
     const int64_t depth = s.r * s.s * s.c, padded = ceil_div(s.k, Tile<T>::NR) * Tile<T>::NR;
-    Scratch<T> packed(max_of<int64_t>(1, depth) * padded), wide_bias(padded);
+    Scratch<T> wide_bias(padded);
+    for (int64_t j = 0; j < padded; j++) wide_bias.get()[j] = bias && j < s.k ? bias[j] : T(0);
+    if (s.c <= narrow_channels) return forward_narrow(x, w, wide_bias.get(), s, relu, y, positive);
+    Scratch<T> packed(max_of<int64_t>(1, depth) * padded);
     pack_weights(depth, s.k, packed.get(), [&](int64_t k, int64_t n0, int64_t count, T* to) {
         for (int64_t j = 0; j < count; j++) to[j] = w[(n0 + j) * depth + k];
     });
-    for (int64_t j = 0; j < padded; j++) wide_bias.get()[j] = bias && j < s.k ? bias[j] : T(0);
     const Patches<T> g{x, nullptr, s.h, s.w, s.c, s.p, s.q, s.r, s.s, s.stride_h, s.stride_w, -s.pad_top, -s.pad_left};
-    multiply_patches<T>(g, s.n, packed.get(), wide_bias.get(), relu, {y, s.p, s.q, s.k, 1, 1, 0, 0});
+    multiply_patches<T>(g, s.n, packed.get(), wide_bias.get(), relu, {y, s.p, s.q, s.k, 1, 1, 0, 0}, positive);
 }
 
 template <class T>
-void conv2d_backward_input_cpu(const T* dy, const T* active, const T* w, const ConvShape& s, T* dx) {
-    if (2 * s.c < Tile<T>::NR) return backward_input_narrow(dy, active, w, s, dx);
+void conv2d_backward_input_cpu(const T* dy, const std::uint8_t* positive, const T* w, const ConvShape& s, T* dx) {
+    if (s.c <= narrow_channels) return backward_input_narrow(dy, positive, w, s, dx);
     if (s.stride_h > s.r || s.stride_w > s.s) fill_zero(dx, s.n * s.h * s.w * s.c);  // some phases have no taps
     for (int64_t a = 0; a < min_of(s.stride_h, s.h); a++)
         for (int64_t b = 0; b < min_of(s.stride_w, s.w); b++)
             if ((a + s.pad_top) % s.stride_h < s.r && (b + s.pad_left) % s.stride_w < s.s)
-                backward_phase(dy, active, w, s, a, b, dx);
+                backward_phase(dy, positive, w, s, a, b, dx);
 }
 
 template <class T>
-void conv2d_backward_weight_cpu(const T* x, const T* dy, const T* active, const ConvShape& s, T* dw) {
+void conv2d_backward_weight_cpu(const T* x, const T* dy, const std::uint8_t* positive, const ConvShape& s, T* dw) {
     constexpr int64_t tall = 4 * Tile<T>::MR, wide = 4 * Tile<T>::NR, room = block_rows<T> * (wide + tall);
     const Patches<T> g{x, nullptr, s.h, s.w, s.c, s.p, s.q, s.r, s.s, s.stride_h, s.stride_w, -s.pad_top, -s.pad_left};
     const int64_t columns = ceil_div(g.depth(), wide);
     Scratch<T> rooms(num_threads() * room);
     parallel_for(ceil_div(s.k, tall) * columns, [&](int64_t job, int thread) {
         const int64_t k0 = job / columns * tall, c0 = job % columns * wide;
-        weight_tile(g, s.n, dy, active, s.k, k0, min_of(tall, s.k - k0), c0, min_of(wide, g.depth() - c0),
+        weight_tile(g, s.n, dy, positive, s.k, k0, min_of(tall, s.k - k0), c0, min_of(wide, g.depth() - c0),
                     rooms.get() + thread * room, dw);
     });
 }
 
 template <class T>
-void conv2d_backward_bias_cpu(const T* dy, const T* active, const ConvShape& s, T* db) {
+void conv2d_backward_bias_cpu(const T* dy, const std::uint8_t* positive, const ConvShape& s, T* db) {
     constexpr int64_t channels = 16;  // a cache line of floats
     parallel_for(ceil_div(s.k, channels), [&](int64_t job, int) {
-        bias_sums(dy, active, s.n * s.p * s.q, s.k, job * channels, min_of(channels, s.k - job * channels), db);
+        bias_sums(dy, positive, s.n * s.p * s.q, s.k, job * channels, min_of(channels, s.k - job * channels), db);
     });
 }
 
-#define NST_INSTANTIATE(T)                                                                           \
-    template void conv2d_forward_cpu<T>(const T*, const T*, const T*, const ConvShape&, bool, T*);   \
-    template void conv2d_backward_input_cpu<T>(const T*, const T*, const T*, const ConvShape&, T*);  \
-    template void conv2d_backward_weight_cpu<T>(const T*, const T*, const T*, const ConvShape&, T*); \
-    template void conv2d_backward_bias_cpu<T>(const T*, const T*, const ConvShape&, T*);
+#define NST_INSTANTIATE(T)                                                                                        \
+    template void conv2d_forward_cpu<T>(const T*, const T*, const T*, const ConvShape&, bool, T*, std::uint8_t*); \
+    template void conv2d_backward_input_cpu<T>(const T*, const std::uint8_t*, const T*, const ConvShape&, T*);    \
+    template void conv2d_backward_weight_cpu<T>(const T*, const T*, const std::uint8_t*, const ConvShape&, T*);   \
+    template void conv2d_backward_bias_cpu<T>(const T*, const std::uint8_t*, const ConvShape&, T*);
 NST_INSTANTIATE(float)
 NST_INSTANTIATE(double)
 

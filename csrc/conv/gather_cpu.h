@@ -5,9 +5,8 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
-#include "../common/simd.h"
+#include "../common/bits.h"
 
 namespace nst::NST_ISA_NS {
 
@@ -15,8 +14,8 @@ using std::int64_t;
 
 template <class T>
 struct Patches {
-    const T* map;     // (n, h, w, c)
-    const T* active;  // null, or of map's shape: elements count only where it is positive
+    const T* map;                  // (n, h, w, c)
+    const std::uint8_t* positive;  // null, or a bit an element of the map: where it is 0 the element counts as 0
     int64_t h, w, c;
     int64_t grid_h, grid_w;  // positions an image
     int64_t taps_h, taps_w;
@@ -25,15 +24,6 @@ struct Patches {
 
     int64_t depth() const { return taps_h * taps_w * c; }
 };
-
-template <class T>
-inline void copy_active(const T* from, const T* active, int64_t count, T* to) {
-    if (!active) {
-        std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(T));
-        return;
-    }
-    for (int64_t i = 0; i < count; i++) to[i] = active[i] > T(0) ? from[i] : T(0);
-}
 
 template <class T>
 inline void fill_zero(T* to, int64_t count) {
@@ -48,9 +38,7 @@ inline void gather_tap_row(const Patches<T>& g, int64_t n, int64_t y, int64_t x,
     const int64_t beyond = max_of(inside, min_of(last, min_of(g.taps_w, g.w - x) * g.c));
     const int64_t offset = ((n * g.h + y) * g.w + x) * g.c;
     fill_zero(to, inside - first);
-    if (beyond > inside)
-        copy_active(g.map + offset + inside, g.active ? g.active + offset + inside : nullptr, beyond - inside,
-                    to + inside - first);
+    if (beyond > inside) copy_where(g.map, g.positive, offset + inside, beyond - inside, to + inside - first);
     fill_zero(to + beyond - first, last - beyond);
 }
 

@@ -121,35 +121,52 @@ class Convolution {
         return ceil_div(ceil_div(job.c, ceil_div(job.c, max_of<int64_t>(16, most))), 16) * 16;
     }
 
+    // The panels' schedule: tiles at once, input channels at once, and where their V lies.
+    struct Lot {
+        int64_t tiles, deep, group, plane;
+        int64_t taps_size() const { return 9 * deep * NR; }
+        int64_t row_plane() const { return deep * NR + line<T>; }
+    };
+    Lot lot_of() const {
+        const int64_t most = max_of(MR, most_tiles / bytes_of<T>(points * job.c));
+        const int64_t tiles = ceil_div(ceil_div(grid.count, ceil_div(grid.count, most)), MR) * MR;
+        const int64_t group = MR * job.c;
+        return {tiles, chunk_depth(), group, tiles / MR * group + line<T>};
+    }
+
     void run_panels() const {
-        const int64_t tile = bytes_of<T>(points * job.c);
-        const int64_t lots = ceil_div(grid.count, max_of(MR, most_tiles / tile));
-        const int64_t most = ceil_div(ceil_div(grid.count, lots), MR) * MR;
-        const int64_t group = MR * job.c, plane = most / MR * group + line<T>;
-        const int64_t deep = chunk_depth(), taps_size = 9 * deep * NR, row_plane = deep * NR + line<T>;
-        const int64_t room = taps_size + in * row_plane + most * m_tile;
-        Scratch<T> v(points * plane), rooms(num_threads() * room);
-        for (int64_t first = 0; first < grid.count; first += most) {
-            const int64_t count = min_of(most, grid.count - first);
+        constexpr int64_t together = max_of<int64_t>(1, 8 / NR);  // panels of a job: jobs share no byte of the bit mask
+        const Lot lot = lot_of();
+        const int64_t room = lot.taps_size() + in * lot.row_plane() + lot.tiles * m_tile;
+        Scratch<T> v(points * lot.plane), rooms(num_threads() * room);
+        for (int64_t first = 0; first < grid.count; first += lot.tiles) {
+            const int64_t count = min_of(lot.tiles, grid.count - first);
             parallel_for(count, [&](int64_t t, int) {
-                tile_in<T, Edge>(job, grid.place(first + t), v_of(v.get(), t, group), plane);
+                tile_in<T, Edge>(job, grid.place(first + t), v_of(v.get(), t, lot.group), lot.plane);
             });
-            parallel_for(panels, [&](int64_t panel, int thread) {
-                T *taps = rooms.get() + thread * room, *u = taps + taps_size, *m = u + in * row_plane;
-                for (int64_t c = 0; c < job.c; c += deep) {
-                    const int64_t depth = min_of(deep, job.c - c);
-                    pack_taps(job, panel, c, depth, taps);
-                    for (int i = 0; i < in; i++) {
-                        transform_weights<T, Edge>(taps, depth, i, u, row_plane);
-                        for (int64_t j = 0; j < in; j++)
-                            multiply(count, v.get() + (i * in + j) * plane + c * MR, group, u + j * row_plane, depth,
-                                     m + (i * in + j) * NR, c > 0);
-                    }
-                }
-                finish(panel, first, count, m);
+            parallel_for(ceil_div(panels, together), [&](int64_t job_number, int thread) {
+                T* mine = rooms.get() + thread * room;
+                const int64_t p0 = job_number * together, p1 = min_of(panels, p0 + together);
+                for (int64_t panel = p0; panel < p1; panel++) run_panel(panel, first, count, v.get(), lot, mine);
                 if (stream) stream_end();
             });
         }
+    }
+
+    // One panel of output channels for tiles first .. first + count, whose V is ready.
+    void run_panel(int64_t panel, int64_t first, int64_t count, const T* v, const Lot& lot, T* room) const {
+        T *taps = room, *u = taps + lot.taps_size(), *m = u + in * lot.row_plane();
+        for (int64_t c = 0; c < job.c; c += lot.deep) {
+            const int64_t depth = min_of(lot.deep, job.c - c);
+            pack_taps(job, panel, c, depth, taps);
+            for (int i = 0; i < in; i++) {
+                transform_weights<T, Edge>(taps, depth, i, u, lot.row_plane());
+                for (int64_t j = 0; j < in; j++)
+                    multiply(count, v + (i * in + j) * lot.plane + c * MR, lot.group, u + j * lot.row_plane(), depth,
+                             m + (i * in + j) * NR, c > 0);
+            }
+        }
+        finish(panel, first, count, m);
     }
 };
 

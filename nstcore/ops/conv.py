@@ -174,16 +174,13 @@ def _cpu(
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     bias = None if b is None else np.ascontiguousarray(b)
     y = empty(_output_shape(x.shape, w.shape, stride, before, after), x.dtype)
-    positive = None
+    positive = empty((-(-y.size // 8),), np.uint8) if relu and any(ctx.needs) else None  # the ReLU's mask, bit by bit
     if winograd:
-        if relu and ctx.needs[0]:
-            positive = empty((y.size // 8,), np.uint8)
         native.conv2d_forward_winograd_cpu(x, w, bias, before, winograd, relu, y, positive)
     else:
-        native.conv2d_forward_cpu(x, w, bias, stride, before, relu, y)
+        native.conv2d_forward_cpu(x, w, bias, stride, before, relu, y, positive)
     ctx.extra = (x.shape, w.shape, positive)
-    keeps_result = relu and (not winograd or ctx.needs[1] or ctx.needs[2])
-    ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None, y if keeps_result else None)
+    ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None)
     return y
 
 
@@ -192,7 +189,7 @@ def _cpu_back(
 ) -> tuple[Array | None, ...]:
     from nstcore.backend.cpu import native
 
-    (x, w, active), (x_shape, w_shape, positive) = ctx.saved(), ctx.extra
+    (x, w), (x_shape, w_shape, positive) = ctx.saved(), ctx.extra
     grad = np.ascontiguousarray(grad)
     dx = dw = db = None
     if ctx.needs[0]:
@@ -200,13 +197,13 @@ def _cpu_back(
         if winograd:
             native.conv2d_backward_winograd_cpu(grad, positive, w, before, winograd, dx)
         else:
-            native.conv2d_backward_input_cpu(grad, active, w, stride, before, dx)
+            native.conv2d_backward_input_cpu(grad, positive, w, stride, before, dx)
     if ctx.needs[1]:
         dw = empty(w_shape, grad.dtype)
-        native.conv2d_backward_weight_cpu(x, grad, active, stride, before, dw)
+        native.conv2d_backward_weight_cpu(x, grad, positive, stride, before, dw)
     if ctx.needs[2]:
         db = empty(w_shape[:1], grad.dtype)
-        native.conv2d_backward_bias_cpu(grad, active, db)
+        native.conv2d_backward_bias_cpu(grad, positive, db)
     return dx, dw, db
 
 
