@@ -115,6 +115,13 @@ def test_one_style_of_a_blend_is_that_style(
     assert not np.array_equal(half.image, alone.image)
 
 
+def test_styles_may_be_a_generator(net: models.VGG, photo: Array, painting: Array, other_painting: Array) -> None:
+    both = [painting, other_painting]
+    options: dict[str, Any] = {"net": net, "size": SIZE, "steps": 1, **SHALLOW}
+    expected = transfer(photo, both, **options)
+    np.testing.assert_array_equal(transfer(photo, (each for each in both), **options).image, expected.image)
+
+
 def test_a_blend_lies_between_its_styles(net: models.VGG, photo: Array, painting: Array, other_painting: Array) -> None:
     """With half of each, the cost falls to what both styles' Gram matrices together ask for."""
     options: dict[str, Any] = {"net": net, "size": SIZE, "steps": 15, "content_weight": 0, **SHALLOW}
