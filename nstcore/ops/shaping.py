@@ -59,8 +59,8 @@ def _plain_index(part: Any) -> Any:
     return part.data if isinstance(part, Tensor) else part
 
 
-def concat(parts: Sequence[Any], axis: int = 0) -> Any:
-    """Arrays one after the other along an existing axis; the other axes must agree."""
+def concat(parts: Any, axis: int = 0) -> Any:
+    """The arrays of a list or tuple one after the other along an existing axis; the other axes must agree."""
     if not isinstance(parts, Sequence):
         kind = type(parts).__name__
         raise ArgumentError(f"[concat] expects a list or tuple of arrays, got {kind} {getattr(parts, 'shape', '')}")

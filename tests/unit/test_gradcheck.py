@@ -90,7 +90,10 @@ class TestPasses:
 
     def test_a_large_element_does_not_hide_a_small_one(self) -> None:
         with pytest.raises(GradientError, match="worst element: input 0"):
-            gradcheck(lambda x: (x * np.array([1.0, 0.0, 0.0])).detach() + x * np.array([0.0, 1.0, 1.0]), np.array([1e-2, 1.0, 0.0]))
+            gradcheck(
+                lambda x: (x * np.array([1.0, 0.0, 0.0])).detach() + x * np.array([0.0, 1.0, 1.0]),
+                np.array([1e-2, 1.0, 0.0]),
+            )
 
     def test_the_measured_error_is_reported(self) -> None:
         report = gradcheck(op_of(np.exp, lambda x: np.exp(x) * (1 + 3e-7)), X)

@@ -271,7 +271,6 @@ class TestDerivativesAtZero:
         (a / b).backward()
         np.testing.assert_allclose(b.grad, [-1e30], rtol=1e-6)
 
-
     @pytest.mark.parametrize("exponent", [np.int64(2), np.float32(2), np.float64(2), 2])
     def test_power_takes_numbers_of_numpy(self, exponent: Any) -> None:
         x = leaf([3.0])
@@ -328,11 +327,27 @@ class TestShaping:
             (lambda x: ops.transpose(x, (0, -3)), ShapeError, r"\[transpose\]"),
             (lambda x: x.reshape(2.0, 3), ArgumentError, r"\[reshape\] expects a shape of whole numbers, got 2.0"),
             (lambda x: x.transpose(1.0, 0), ArgumentError, r"\[transpose\] expects axes of whole numbers, got 1.0"),
-            (lambda x: ops.concat(x), ArgumentError, r"\[concat\] expects a list or tuple of arrays, got Tensor \(2, 3\)"),
-            (lambda x: ops.concat([x], axis="0"), ArgumentError, r"\[concat\] expects an axis of whole numbers, got '0'"),
+            (
+                lambda x: ops.concat(x),
+                ArgumentError,
+                r"\[concat\] expects a list or tuple of arrays, got Tensor \(2, 3\)",
+            ),
+            (
+                lambda x: ops.concat([x], axis="0"),
+                ArgumentError,
+                r"\[concat\] expects an axis of whole numbers, got '0'",
+            ),
             (lambda x: ops.sum(x, axis=0.5), ArgumentError, r"\[sum\] expects axes of whole numbers, got 0.5"),
-            (lambda x: ops.l2_normalize(x, axis=None), ArgumentError, r"\[l2_normalize\] expects an axis of whole numbers"),
-            (lambda x: ops.sub(x.data > 0, x.data > 0), DTypeError, r"\[sub\] expects numbers, got bool \(2, 3\) and bool"),
+            (
+                lambda x: ops.l2_normalize(x, axis=None),
+                ArgumentError,
+                r"\[l2_normalize\] expects an axis of whole numbers",
+            ),
+            (
+                lambda x: ops.sub(x.data > 0, x.data > 0),
+                DTypeError,
+                r"\[sub\] expects numbers, got bool \(2, 3\) and bool",
+            ),
             (lambda x: -Tensor(x.data > 0), DTypeError, r"\[sub\] expects numbers, got bool"),
             (lambda x: ops.concat([]), ArgumentError, r"\[concat\] expects at least one array"),
             (lambda x: ops.concat([x], axis=2), ShapeError, r"\[concat\] expects an axis of \(2, 3\)"),
