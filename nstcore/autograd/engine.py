@@ -59,6 +59,11 @@ def fingerprint(a: Array) -> int:
     return zlib.crc32(np.ascontiguousarray(flat[::step]).data)
 
 
+def native_order(a: Array) -> Array:
+    """`a`, or a copy of it in the machine's byte order, which is the only one that kernels read."""
+    return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
+
+
 class Context:
     """What one run of an operation keeps for its gradient."""
 
@@ -117,6 +122,7 @@ class Node:
 def apply(op: Op, inputs: tuple[Any, ...], **params: Any) -> Any:
     """Run `op` on tensors and arrays that are already checked, and put it on the tape when a gradient is wanted.
 
+    What overflows or is undefined becomes infinity or NaN without a warning, here and on the way back, in every op.
     Returns a `Tensor` if any input is one, else an array.
     """
     from nstcore.autograd.tensor import Tensor
@@ -127,8 +133,10 @@ def apply(op: Op, inputs: tuple[Any, ...], **params: Any) -> Any:
         got = ", ".join(f"{a.dtype} {a.shape}" for a in arrays if a is not None)
         raise DTypeError(f"[{op.name}] expects arrays of real numbers, got {got}")
     needs = tuple(_state.recording and t and x.requires_grad for x, t in zip(inputs, is_tensor, strict=True))
+    arrays = [a if a is None else native_order(a) for a in arrays]
     kernel, context = op.kernel(current_backend()), Context(needs)
-    result = kernel.forward(context, *arrays, **params)
+    with np.errstate(all="ignore"):
+        result = kernel.forward(context, *arrays, **params)
     if isinstance(result, np.generic):  # what NumPy gives for arrays without axes
         result = np.asarray(result)
     if not any(is_tensor):
@@ -184,6 +192,7 @@ class _Gradients:
         return self._sums.pop(id(target), None)
 
 
+@np.errstate(all="ignore")
 def run_backward(root: Node, seed: Array, retain_graph: bool, deliver: Callable[[Tensor, Array], None]) -> None:
     """Carry `seed`, the gradient of `root`'s result, back over the tape; `deliver` gets each leaf's gradient."""
     order = _topological(root)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from nstcore.autograd.engine import NUMERIC, Node, run_backward
+from nstcore.autograd.engine import NUMERIC, Node, native_order, run_backward
 from nstcore.errors import DTypeError, GradientError, ShapeError
 
 if TYPE_CHECKING:
@@ -164,7 +165,9 @@ class Tensor:
         return _ops().matmul(other, self)  # type: ignore[no-any-return]
 
     def __neg__(self) -> Tensor:
-        return _ops().mul(self, -1.0)  # type: ignore[no-any-return]
+        if self.dtype.kind == "f":
+            return _ops().mul(self, -1.0)  # type: ignore[no-any-return]
+        return _ops().sub(np.zeros((), self.dtype), self)  # type: ignore[no-any-return]
 
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
         """See `nstcore.ops.sum`."""
@@ -174,11 +177,11 @@ class Tensor:
         """See `nstcore.ops.mean`."""
         return _ops().mean(self, axis, keepdims)  # type: ignore[no-any-return]
 
-    def reshape(self, *shape: int) -> Tensor:
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         """See `nstcore.ops.reshape`."""
         return _ops().reshape(self, shape)  # type: ignore[no-any-return]
 
-    def transpose(self, *axes: int) -> Tensor:
+    def transpose(self, *axes: int | Sequence[int]) -> Tensor:
         """See `nstcore.ops.transpose`."""
         return _ops().transpose(self, axes or None)  # type: ignore[no-any-return]
 
@@ -199,7 +202,7 @@ def _deliver(leaf: Tensor, grad: NDArray[Any]) -> None:
 def tensor(a: ArrayLike | Tensor, requires_grad: bool = False, dtype: DTypeLike | None = None) -> Tensor:
     """A tensor with a copy of `a`.
 
-    a: array, nested list or number; Python floats become float32, arrays keep their type.
+    a: array, nested list or number; Python floats become float32, arrays keep their type, in the machine's byte order.
     requires_grad: whether ``backward()`` fills its ``grad``; needs float32 or float64.
 
     Raises `DTypeError` for anything but real numbers, `ShapeError` for rows of unequal length.
@@ -219,4 +222,4 @@ def tensor(a: ArrayLike | Tensor, requires_grad: bool = False, dtype: DTypeLike 
         raise DTypeError(f"[tensor] expects real numbers, got {array.dtype} {array.shape}")
     if dtype is None and array.dtype == np.float64 and not isinstance(a, (np.ndarray, np.generic)):
         array = array.astype(np.float32)
-    return Tensor(array, requires_grad)
+    return Tensor(native_order(array), requires_grad)

@@ -10,6 +10,8 @@ import os
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from nstcore.errors import ArgumentError, BackendUnavailable, NstError
 
 __all__ = ["get_isa", "get_num_threads", "isas", "native", "set_isa", "set_num_threads"]
@@ -43,9 +45,9 @@ def get_num_threads() -> int:
 
 def set_num_threads(n: int) -> None:
     """Use `n` threads (at least 1) in the native kernels; results do not depend on it."""
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_THREADS:
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= MOST_THREADS:
         raise ArgumentError(f"[set_num_threads] expects a whole number from 1 to {MOST_THREADS}, got {n!r}")
-    native.set_num_threads(n)
+    native.set_num_threads(int(n))
 
 
 def _usable_cores() -> int:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import warnings
+from typing import Any
 
 BAD_INPUT, INTERRUPTED = 2, 130
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,11 +21,16 @@ def main(arguments: list[str] | None = None) -> int:
     if "--debug" in arguments or os.environ.get("NSTCORE_DEBUG"):
         return _run([a for a in arguments if a != "--debug"])
     try:
-        return _run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = _run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # while an error can still be told
+        return code
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
+        _drop_output()  # its reader has gone
         return 0
     except MemoryError:
         return _say("out of memory; a smaller --size needs less", 1)
@@ -50,11 +59,29 @@ def _explain(error: Exception) -> int:
         return _say(f"{message} (nst --help shows what there is)", BAD_INPUT) if message else BAD_INPUT
     if isinstance(error, NstError):
         return _say(str(error), 1 if isinstance(error, NonFiniteError) else BAD_INPUT)
+    if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:  # files have names
+        _drop_output()
+        return _say(f"[output] the standard output cannot be written: {error.strerror}", BAD_INPUT)
     raise error
 
 
-def _say(message: str, code: int) -> int:
+def _drop_output() -> None:
+    """Send what is still to be written nowhere, so that Python does not try again while it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_error(message: str) -> None:
+    """One line on standard error."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """One line, without the place in our source that Python would add."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _say(message: str, code: int) -> int:
+    print_error(message)
     return code
 
 

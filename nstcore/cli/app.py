@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -19,11 +21,21 @@ class Escape(Exception):
 
 
 class _Group(TyperGroup):
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _escaping():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _escaping():
             return super().invoke(ctx)
-        except (KeyboardInterrupt, BrokenPipeError) as error:
-            raise Escape(error) from error
+
+
+@contextmanager
+def _escaping() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, BrokenPipeError) as error:
+        raise Escape(error) from error
 
 
 app = typer.Typer(

@@ -31,15 +31,19 @@ def demo(
     """Paint a photograph that comes with the package, twice, and make a page of it.
 
     Once at the defaults of `nst style`, once as the course does it: from white noise, by plain gradient descent.
+    The folder is a new or empty one, or that of an earlier demo, which is replaced.
     """
-    from nstcore.demo import picture_path
+    from nstcore.demo import page, picture_path
     from nstcore.demo.painter import paint
     from nstcore.images import load, resize, save
 
     settings = Settings(size=size, steps=steps)
+    _check_folder(output)
     content = load(picture_path(photo), size=size)
     style = paint(painting, 512, 640)
     folder = _folder(output)
+    title = f"{photo} in the style of {painting}"
+    page.write(folder / "index.html", title, "Not finished.", [])  # first, so that the folder is known for a demo's
     save(folder / "content.jpg", content)
     save(folder / "style.jpg", style)
     section, interrupted = _defaults(folder, content, style, settings)
@@ -47,13 +51,25 @@ def demo(
     if not interrupted:
         section, interrupted = _white_noise(folder, resize(content, NOISE_SIZE), style)
         sections.append(section)
-    from nstcore.demo import page
-
     words = "Made by <code>nst demo</code> on this machine: no framework, no download, no GPU."
-    page.write(folder / "index.html", f"{photo} in the style of {painting}", words, sections)
+    page.write(folder / "index.html", title, words, sections)
     state = "interrupted, with what was reached; open it" if interrupted else "open it"
     typer.echo(f"{folder / 'index.html'}: {state} in a browser; the pictures lie beside it")
     return INTERRUPTED if interrupted else 0
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse to write among files that are not an earlier demo's."""
+    from nstcore.demo import page
+
+    try:
+        names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+    except OSError:  # not there yet, or no folder: making it will tell
+        return
+    if names and not page.is_ours(path / "index.html"):
+        raise OutputError(
+            f"[demo] expects a new or empty folder, or that of an earlier demo, got {path}, which has {names[0]} in it"
+        )
 
 
 def _folder(path: Path) -> Path:

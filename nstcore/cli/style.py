@@ -6,19 +6,24 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
-from nstcore.cli import _progress
+from nstcore.cli import INTERRUPTED, _progress
 from nstcore.errors import ArgumentError, NonFiniteError
 from nstcore.style.settings import Init, OptimizerName, Pooling, Settings
 
 _D = Settings()
-_LAYERS = "Comma-separated, each with an optional weight: conv1_1,conv4_1=0.5"
+_LAYERS = "Comma-separated, each with an optional weight: conv1_1,conv4_1=0.5. Default: "
+
+
+def _layers_option(default: Iterable[str]) -> Any:
+    """An option whose default stands in its help: in a column of its own a long one would be cut off."""
+    return typer.Option(help=_LAYERS + ", ".join(default), show_default=False)
 
 
 def style(
@@ -32,8 +37,8 @@ def style(
     content_weight: Annotated[float, typer.Option(help="Alpha: how much of the photograph stays.")] = _D.content_weight,
     style_weight: Annotated[float, typer.Option(help="Beta: how strong the style is.")] = _D.style_weight,
     tv_weight: Annotated[float, typer.Option(help="Smoothness (total variation).")] = _D.tv_weight,
-    content_layers: Annotated[str, typer.Option(help=_LAYERS)] = ",".join(_D.content_layers),
-    style_layers: Annotated[str, typer.Option(help=_LAYERS)] = ",".join(_D.style_layers),
+    content_layers: Annotated[str, _layers_option(_D.content_layers)] = ",".join(_D.content_layers),
+    style_layers: Annotated[str, _layers_option(_D.style_layers)] = ",".join(_D.style_layers),
     blend: Annotated[str | None, typer.Option(help="Weights of the paintings: 0.7,0.3")] = None,
     init: Annotated[str, typer.Option(help="Start from: content, noise or style.")] = _D.init,
     optimizer: Annotated[str, typer.Option(help="lbfgs, adam, or gd (gradient descent).")] = _D.optimizer,
@@ -142,14 +147,28 @@ class _Job:
         for path in pictures:
             check_suffix(path)
         targets = pictures + ([self.history] if self.history else [])
-        if len({os.path.realpath(path) for path in targets}) != len(targets):
+        taken = {os.path.realpath(path) for path in targets}
+        if len(taken) != len(targets):
             raise ArgumentError("[style] expects different files for -o, --history and --plot, got the same twice")
         for path in targets:
             check_output(path, inputs=inputs)
         if self.save_every:
-            for step in range(self.save_every, self.settings.steps + 1, self.save_every):
-                if os.path.lexists(self._numbered(step)):  # a new name in a folder that was just tried needs no trial
-                    check_output(self._numbered(step), inputs=inputs)
+            self._check_numbered(inputs, taken)
+
+    def _check_numbered(self, inputs: list[Path], taken: set[str]) -> None:
+        """The same for the pictures of --save-every; `taken` are the other outputs."""
+        from nstcore.files import check_output
+
+        folder = os.path.realpath(self.output.parent)
+        for step in range(self.save_every or 1, self.settings.steps + 1, self.save_every or 1):
+            path = self._numbered(step)
+            exists = os.path.lexists(path)
+            if (os.path.realpath(path) if exists else os.path.join(folder, path.name)) in taken:
+                raise ArgumentError(
+                    f"[style] expects different files for -o, --history, --plot and --save-every, got {path} twice"
+                )
+            if exists:  # a new name in a folder that was just tried needs no trial
+                check_output(path, inputs=inputs)
 
     def _numbered(self, step: int) -> Path:
         digits = len(str(self.settings.steps))
@@ -163,17 +182,23 @@ class _Job:
     def _finish(self, result: Any, as_json: bool) -> int:
         from nstcore.style import report
 
+        summary = report.summary(result)
+        if not result.history:  # the start is no result, and must not replace an earlier one
+            if as_json:
+                typer.echo(json.dumps({"output": None, **summary}, indent=2))
+            else:
+                typer.echo(f"{self.output}: {result.stopped} before the first step; nothing was written")
+            return INTERRUPTED
         self._write(self.output, result.image)
         if self.history:
             report.write_csv(self.history, result.history)
-        if self.plot and result.history:
+        if self.plot:
             self._write(self.plot, report.draw_losses(result.history))
-        summary = report.summary(result)
         if as_json:
             typer.echo(json.dumps({"output": str(self.output), **summary}, indent=2))
         else:
             typer.echo(f"{self.output}: {report.sentence(summary)}")
-        return 130 if result.stopped == "interrupted" else 0
+        return INTERRUPTED if result.stopped == "interrupted" else 0
 
 
 @contextmanager

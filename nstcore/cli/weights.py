@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nstcore import weights
+from nstcore.cli import print_error
 from nstcore.errors import WeightsError
 
 app = typer.Typer(help="List, verify and convert pretrained weights.", no_args_is_help=True)
@@ -28,17 +29,17 @@ def list_command(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table("name", "architecture", "dtype", "parameters", "size", "digest", "licence", box=None)
+    table = Table("name", "architecture", "dtype", "parameters", "size", "digest", "arrays", "licence", box=None)
     for row in rows:
         size = f"{row['bytes'] / 1e6:.1f} MB"
-        short = row["digest"][:_DIGEST_SHOWN]
         table.add_row(
             row["name"],
             row["architecture"],
             row["dtype"],
             f"{row['parameters']:,}",
             size,
-            short,
+            row["digest"][:_DIGEST_SHOWN],
+            row["arrays_digest"][:_DIGEST_SHOWN],
             row["licence"].split(",")[0],  # the holder's name is in --json
         )
     # into a pipe rich would wrap at 80 columns; a line a file is what the next program wants
@@ -56,6 +57,7 @@ def _row(name: str) -> dict[str, Any]:
         "parameters": found.parameters,
         "bytes": path.stat().st_size,
         "digest": found.digest,
+        "arrays_digest": found.arrays_digest,
         "preprocessing": found.preprocessing,
         "source": found.meta["source"],
         "licence": found.meta["licence"],
@@ -68,7 +70,11 @@ def verify(
         list[Path] | None, typer.Argument(metavar="[FILE]...", help="Weights files; default: all embedded.")
     ] = None,
 ) -> None:
-    """Check every digest, shape and fact of weights files; exit code 2 if one is not sound."""
+    """Check every digest, shape and fact of weights files; exit code 2 if one is not sound.
+
+    The first digest is of the whole file; the one of the arrays is the same for all files with the same weights,
+    whatever they say about their source.
+    """
     paths = files or [weights.embedded(name) for name in weights.available()]
     failures = []
     for path in paths:
@@ -77,11 +83,12 @@ def verify(
         except WeightsError as error:
             failures.append(error)
         else:
-            typer.echo(f"ok  {path}  {found.architecture} {found.meta['dtype']}  {found.digest}")
-    if len(failures) == 1:
-        raise failures[0]
+            kind = f"{found.architecture} {found.meta['dtype']}"
+            typer.echo(f"ok  {path}  {kind}  {found.digest}  arrays {found.arrays_digest}")
+    for failure in failures[:-1]:
+        print_error(str(failure))
     if failures:
-        raise WeightsError(f"{failures[0]}  (and {len(failures) - 1} more of {len(paths)} files)")
+        raise failures[-1]
 
 
 @app.command()
@@ -98,5 +105,5 @@ def convert(
     found = run(source, output, architecture=architecture, dtype=dtype, origin=origin)
     typer.echo(
         f"{output}: {found.architecture} {dtype}, {found.parameters:,} parameters, "
-        f"{output.stat().st_size / 1e6:.1f} MB, digest {found.digest}"
+        f"{output.stat().st_size / 1e6:.1f} MB, digest {found.digest}, arrays {found.arrays_digest}"
     )

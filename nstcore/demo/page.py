@@ -27,6 +27,18 @@ code { font-size: .9em; background: #8882; padding: .1em .3em; border-radius: 3p
 """
 
 
+MARK = '<meta name="generator" content="nst demo">'
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a page that `write` has written."""
+    try:
+        with open(path, "rb") as stream:
+            return MARK.encode() in stream.read(1000)
+    except OSError:
+        return False
+
+
 def figure(image: NDArray[Any], caption: str, small: bool = False) -> str:
     """One picture, (h, w, 3) in [0, 1] or uint8, with words under it."""
     kind = ' class="small"' if small else ""
@@ -46,7 +58,8 @@ def section(title: str, words: str, figures: Sequence[str], chart: NDArray[Any] 
 def write(path: Path, title: str, words: str, sections: Sequence[str]) -> None:
     """Write the page, whole or not at all. `words` is HTML."""
     page = (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8">{MARK}'
+        '<meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
         f"<body><h1>{html.escape(title)}</h1><p>{words}</p>{''.join(sections)}</body></html>\n"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,6 +103,8 @@ class VGG(Module):
 
     def check_layers(self, layers: Sequence[str]) -> set[str]:
         """The names as a set; `ArgumentError`, listing the layers there are, when one is unknown."""
+        if isinstance(layers, str) or not isinstance(layers, Iterable):
+            raise ArgumentError(f"[{self.architecture}] expects layers as a list of names, got {layers!r}")
         unknown = [name for name in layers if name not in self.layers]
         if unknown:
             raise ArgumentError(f"[{self.architecture}] has no layer {unknown[0]!r}; it has {', '.join(self.layers)}")

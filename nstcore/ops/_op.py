@@ -6,6 +6,9 @@ repository keeps a list of operations.
 
 from __future__ import annotations
 
+import math
+import operator
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +20,7 @@ from nstcore.errors import ArgumentError, DTypeError, ShapeError
 
 Array = NDArray[Any]
 FLOATS = ("float32", "float64")
+LARGEST = 2**31 - 1  # of a stride, a window or a padding
 
 
 @dataclass(frozen=True)
@@ -150,10 +154,30 @@ def check_dtypes(op: Op, arrays: Sequence[Array | None]) -> None:
         raise DTypeError(f"[{op.name}] expects arrays of one type, {' or '.join(op.dtypes)}, got {got}")
 
 
+def whole(op: str, name: str, value: Any) -> int:
+    """`value` as an int; `ArgumentError` for anything but a whole number."""
+    try:
+        if not isinstance(value, (bool, np.bool_)):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise ArgumentError(f"[{op}] expects {name} of whole numbers, got {value!r}")
+
+
 def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
-    """`value`, a whole number or two (vertical, horizontal), as two; `ArgumentError` when either is below `least`."""
-    both = (value, value) if isinstance(value, (int, np.integer)) else value
-    valid = isinstance(both, Sequence) and len(both) == 2 and all(isinstance(v, (int, np.integer)) for v in both)
-    if not valid or isinstance(value, bool) or min(both) < least:
-        raise ArgumentError(f"[{op}] expects {name} as one whole number or two, at least {least}, got {value!r}")
-    return int(both[0]), int(both[1])
+    """`value`, a whole number or two (vertical, horizontal), as two, each from `least` to `LARGEST`."""
+    both = value if isinstance(value, (tuple, list)) else (value, value)
+    try:
+        first, second = (whole(op, name, v) for v in both)
+    except ValueError:  # three of them, or no whole numbers
+        first = second = least - 1
+    if min(first, second) < least or max(first, second) > LARGEST:
+        bound = f"at most {LARGEST}" if min(first, second) >= least else f"at least {least}"
+        raise ArgumentError(f"[{op}] expects {name} of one or two whole numbers, {bound}, got {value!r}")
+    return first, second
+
+
+def check_result(op: str, shape: Sequence[int], itemsize: int) -> None:
+    """Raise `ArgumentError` for a result larger than any array can be; what memory cannot hold is a `MemoryError`."""
+    if math.prod(shape) * itemsize > sys.maxsize // 2:
+        raise ArgumentError(f"[{op}] expects a result that an array can hold, got {tuple(shape)}")

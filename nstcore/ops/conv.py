@@ -11,7 +11,18 @@ import numpy as np
 from nstcore.autograd.engine import Context, apply
 from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError, ShapeError
-from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, pair, register
+from nstcore.ops._op import (
+    Array,
+    Case,
+    Kernel,
+    Op,
+    Tolerance,
+    check_dtypes,
+    check_result,
+    check_shapes,
+    pair,
+    register,
+)
 from nstcore.ops.elementwise import operand
 
 Pair = tuple[int, int]
@@ -71,6 +82,7 @@ def conv2d(
             )
     if sizes["c"] < 1:
         raise ShapeError(f"[conv2d] expects at least one channel, got x {x.shape}")
+    check_result("conv2d", _output_shape(x.shape, w.shape, steps, before, after), x.dtype.itemsize)
     winograd = _winograd_edge(algorithm, sizes, steps, before, after)
     return apply(
         CONV2D, (x, w, b), stride=steps, before=before, after=after, relu=activation == "relu", winograd=winograd

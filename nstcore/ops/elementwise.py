@@ -77,17 +77,15 @@ def _binary(
         kept = "".join(names for names, need in zip(uses, ctx.needs, strict=True) if need)
         ctx.save(a if "a" in kept else None, b if "b" in kept else None)
         ctx.extra = (a.shape, a.dtype), (b.shape, b.dtype)
-        with np.errstate(all="ignore"):
-            return forward(a, b)
+        return forward(a, b)
 
     def back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
         a, b = ctx.saved()
         like_a, like_b = ctx.extra
-        with np.errstate(all="ignore"):
-            return (
-                unbroadcast(grad_a(grad, a, b), *like_a) if ctx.needs[0] else None,
-                unbroadcast(grad_b(grad, a, b), *like_b) if ctx.needs[1] else None,
-            )
+        return (
+            unbroadcast(grad_a(grad, a, b), *like_a) if ctx.needs[0] else None,
+            unbroadcast(grad_b(grad, a, b), *like_b) if ctx.needs[1] else None,
+        )
 
     return Kernel(run, back)
 
@@ -96,15 +94,13 @@ def _unary(forward: Callable[[Array], Array], derivative: Callable[[Array], Arra
     """A kernel for a function of one array, from its derivative as a function of its "input" or its "result"."""
 
     def run(ctx: Context, x: Array) -> Array:
-        with np.errstate(all="ignore"):
-            y = np.asarray(forward(x), dtype=x.dtype)
+        y = np.asarray(forward(x), dtype=x.dtype)
         ctx.save(x if of == "input" else y)
         return y
 
     def back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
         (kept,) = ctx.saved()
-        with np.errstate(all="ignore"):
-            return ((grad * derivative(kept)).astype(kept.dtype, copy=False),)
+        return ((grad * derivative(kept)).astype(kept.dtype, copy=False),)
 
     return Kernel(run, back)
 
@@ -129,7 +125,10 @@ def add(a: Any, b: Any) -> Any:
 
 
 def sub(a: Any, b: Any) -> Any:
-    """a − b, broadcast."""
+    """a − b, broadcast; of two booleans, which have no difference, it is an error."""
+    a, b = operand(a, b), operand(b, a)
+    if a.dtype == b.dtype == np.bool_:
+        raise DTypeError(f"[sub] expects numbers, got {a.dtype} {a.shape} and {b.dtype} {b.shape}")
     return _apply_binary(SUB, a, b)
 
 
@@ -153,7 +152,7 @@ def power(x: Any, exponent: float) -> Any:
 
     The result has the type of x. A negative x to a power that is no whole number is NaN, as in NumPy.
     """
-    if not isinstance(exponent, (int, float)):
+    if not isinstance(exponent, (int, float, np.integer, np.floating)):
         raise ArgumentError(f"[power] expects a number as exponent, got {type(exponent).__name__}")
     return apply(POWER, (float_operand("power", x),), exponent=float(exponent))
 
@@ -205,16 +204,14 @@ def _zero_where(condition: Array, value: Array) -> Array:
 def _power_kernel() -> Kernel:
     def run(ctx: Context, x: Array, exponent: float) -> Array:
         ctx.save(x)
-        with np.errstate(all="ignore"):
-            return np.asarray(x**exponent, dtype=x.dtype)
+        return np.asarray(x**exponent, dtype=x.dtype)
 
     def back(ctx: Context, grad: Array, exponent: float) -> tuple[Array | None, ...]:
         (x,) = ctx.saved()
-        with np.errstate(all="ignore"):
-            slope = exponent * x ** (exponent - 1)
-            if 0 <= exponent < 1:
-                slope = _zero_where(x == 0, slope)
-            return ((grad * slope).astype(x.dtype, copy=False),)
+        slope = exponent * x ** (exponent - 1)
+        if 0 <= exponent < 1:
+            slope = _zero_where(x == 0, slope)
+        return ((grad * slope).astype(x.dtype, copy=False),)
 
     return Kernel(run, back)
 

@@ -9,7 +9,7 @@ import numpy as np
 from nstcore.autograd.engine import NUMERIC, Context, apply
 from nstcore.autograd.tensor import Tensor
 from nstcore.errors import ArgumentError, DTypeError, ShapeError
-from nstcore.ops._op import Array, Case, Kernel, Op, check_shapes, register
+from nstcore.ops._op import Array, Case, Kernel, Op, check_shapes, register, whole
 from nstcore.ops.elementwise import check_broadcast, float_operand, mul, operand, softplus, sub, unbroadcast
 from nstcore.ops.reduce import sum as sum_of
 
@@ -30,7 +30,7 @@ def l2_normalize(x: Any, axis: int = -1, eps: float = 1e-12) -> Any:
 
     x: (..., d) float. Source: FaceNet, Schroff et al. 2015, section 3 (the embedding lives on the unit sphere).
     """
-    x = float_operand("l2_normalize", x)
+    x, axis = float_operand("l2_normalize", x), whole("l2_normalize", "an axis", axis)
     if not -x.ndim <= axis < x.ndim:
         raise ShapeError(f"[l2_normalize] expects an axis of {x.shape}, got axis {axis}")
     if not eps > 0:
@@ -68,16 +68,21 @@ def _matmul_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
 
 
 def _l2_normalize(ctx: Context, x: Array, axis: int, eps: float) -> Array:
-    norm = np.sqrt(np.sum(x * x, axis=axis, keepdims=True))
-    y: Array = x / np.maximum(norm, eps)
+    # Rows with large elements are taken by a power of two smaller: their squares stay finite, and no bit changes.
+    largest = np.max(np.abs(x), axis=axis, keepdims=True, initial=0)
+    down = -np.where(np.isfinite(largest), np.maximum(np.frexp(largest)[1], 0), 0)
+    scaled, least = np.ldexp(x, down), np.ldexp(x.dtype.type(eps), down)
+    norm = np.maximum(np.sqrt(np.sum(scaled * scaled, axis=axis, keepdims=True)), least)
+    y: Array = scaled / norm
     ctx.save(y, norm)
+    ctx.extra = down, least
     return y
 
 
 def _l2_normalize_back(ctx: Context, grad: Array, axis: int, eps: float) -> tuple[Array | None, ...]:
-    y, norm = ctx.saved()
-    along = np.where(norm > eps, np.sum(grad * y, axis=axis, keepdims=True), 0)
-    return (((grad - y * along) / np.maximum(norm, eps)).astype(y.dtype, copy=False),)
+    (y, norm), (down, least) = ctx.saved(), ctx.extra
+    along = np.where(norm > least, np.sum(grad * y, axis=axis, keepdims=True), 0)
+    return (np.ldexp((grad - y * along) / norm, down).astype(y.dtype, copy=False),)
 
 
 def _logits_and_labels(rng: np.random.Generator, shape: tuple[int, ...], index: int) -> Array:

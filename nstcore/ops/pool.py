@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from nstcore.autograd.engine import Context, apply
 from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError, ShapeError
-from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register
+from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, pair, register
 from nstcore.ops.elementwise import operand
 
 Pair = int | tuple[int, int]
@@ -123,24 +122,12 @@ def _axes(
     count_include_pad: bool = False,
 ) -> tuple[_Axis, _Axis]:
     """The windows down and across a picture of `shape`."""
-    sizes = _pair(name, "size", size, 1)
-    strides = sizes if stride is None else _pair(name, "stride", stride, 1)
-    paddings = _pair(name, "padding", padding, 0)
+    sizes = pair(name, "size", size, 1)
+    strides = sizes if stride is None else pair(name, "stride", stride, 1)
+    paddings = pair(name, "padding", padding, 0)
     if any(2 * p > s for p, s in zip(paddings, sizes, strict=True)):
         raise ArgumentError(f"[{name}] expects padding of at most half of size, got padding {padding} for size {size}")
     down, across = (_Axis("hw"[i], shape[1 + i], sizes[i], strides[i], paddings[i], bool(ceil_mode)) for i in range(2))
-    return down, across
-
-
-def _pair(name: str, what: str, value: Any, least: int) -> tuple[int, int]:
-    """`value` as two whole numbers of at least `least`."""
-    pair = value if isinstance(value, (tuple, list)) else (value, value)
-    try:
-        down, across = (operator.index(v) for v in pair)
-    except (TypeError, ValueError):
-        down = across = least - 1
-    if min(down, across) < least or any(isinstance(v, bool) for v in pair):
-        raise ArgumentError(f"[{name}] expects {what} of one or two whole numbers, at least {least}, got {value!r}")
     return down, across
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nstcore.autograd.engine import Context, apply
 from nstcore.errors import ShapeError
-from nstcore.ops._op import Array, Case, Kernel, Op, register
+from nstcore.ops._op import Array, Case, Kernel, Op, register, whole
 from nstcore.ops.elementwise import mul, numeric_operand, operand
 
 Axis = int | tuple[int, ...] | None
@@ -33,7 +33,8 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 def _axes(name: str, x: Any, axis: Axis) -> tuple[int, ...]:
     """`axis` as a sorted tuple of non-negative axes."""
-    chosen = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    given = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
+    chosen = tuple(whole(name, "axes", a) for a in given)
     if any(not -x.ndim <= a < x.ndim for a in chosen) or len({a % x.ndim for a in chosen}) != len(chosen):
         raise ShapeError(f"[{name}] expects distinct axes of {x.shape}, got axis {axis}")
     return tuple(sorted(a % x.ndim for a in chosen))

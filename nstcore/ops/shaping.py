@@ -11,16 +11,14 @@ import numpy as np
 from nstcore.autograd.engine import Context, apply
 from nstcore.autograd.tensor import Tensor
 from nstcore.errors import ArgumentError, ShapeError
-from nstcore.ops._op import Array, Case, Kernel, Op, register
+from nstcore.ops._op import Array, Case, Kernel, Op, register, whole
 from nstcore.ops.elementwise import operand
 
 
 def reshape(x: Any, shape: int | Sequence[int]) -> Any:
     """The same elements, in row-major order, in another shape; one size may be −1."""
     x = operand(x, None)
-    wanted = tuple(shape) if isinstance(shape, Sequence) else (shape,)
-    if len(wanted) == 1 and isinstance(wanted[0], Sequence):
-        wanted = tuple(wanted[0])
+    wanted = _whole_numbers("reshape", "a shape", shape)
     known = math.prod(s for s in wanted if s != -1)
     fits = x.size == known if -1 not in wanted else wanted.count(-1) == 1 and known and x.size % known == 0
     if not fits or min(wanted, default=0) < -1:
@@ -31,11 +29,18 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Any:
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
     """Axes in another order (reversed by default), as ``numpy.transpose``."""
     x = operand(x, None)
-    order = tuple(axes) if axes is not None else tuple(reversed(range(x.ndim)))
+    order = tuple(reversed(range(x.ndim))) if axes is None else _whole_numbers("transpose", "axes", axes)
     positive = tuple(a + x.ndim if a < 0 else a for a in order)
     if sorted(positive) != list(range(x.ndim)):
         raise ShapeError(f"[transpose] expects each axis of {x.shape} once, got {order}")
     return apply(TRANSPOSE, (x,), axes=positive)
+
+
+def _whole_numbers(name: str, what: str, given: Any) -> tuple[int, ...]:
+    """Whole numbers, also those that a method got as one sequence: ``x.reshape((2, 3))``."""
+    if isinstance(given, Sequence) and len(given) == 1 and isinstance(given[0], Sequence):
+        given = given[0]
+    return tuple(whole(name, what, n) for n in (given if isinstance(given, Sequence) else (given,)))
 
 
 def getitem(x: Any, index: Any) -> Any:
@@ -54,10 +59,14 @@ def _plain_index(part: Any) -> Any:
     return part.data if isinstance(part, Tensor) else part
 
 
-def concat(parts: Sequence[Any], axis: int = 0) -> Any:
-    """Arrays one after the other along an existing axis; the other axes must agree."""
+def concat(parts: Any, axis: int = 0) -> Any:
+    """The arrays of a list or tuple one after the other along an existing axis; the other axes must agree."""
+    if not isinstance(parts, Sequence):
+        kind = type(parts).__name__
+        raise ArgumentError(f"[concat] expects a list or tuple of arrays, got {kind} {getattr(parts, 'shape', '')}")
     if not parts:
         raise ArgumentError("[concat] expects at least one array, got none")
+    axis = whole("concat", "an axis", axis)
     arrays = tuple(operand(p, None) for p in parts)
     rank = arrays[0].ndim
     if not -rank <= axis < rank:

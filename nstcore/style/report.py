@@ -108,14 +108,20 @@ def _decades(lines: dict[str, list[float]]) -> tuple[int, int]:
     return low, max(low + 1, math.ceil(math.log10(max(values))))
 
 
+def _ticks(first: int, last: int) -> list[int]:
+    """At most eight steps to label, evenly spaced: multiples of 1, 2 or 5 times a power of ten."""
+    spacings = (factor * 10**power for power in range(20) for factor in (1, 2, 5))
+    every = next(s for s in spacings if last // s - (first - 1) // s <= 8)
+    return list(range(-(-first // every) * every, last + 1, every))
+
+
 def _draw_axes(draw: Any, font: Any, place: _Axes) -> None:
     every = max(1, (place.high - place.low) // 8)
     for power in range(place.low, place.high + 1, every):
         x, y = place(place.first, 10.0**power)
         draw.line([(x, y), (WIDTH - RIGHT, y)], fill="#dddddd")
         draw.text((x - 12, y), f"1e{power}", fill="#333333", font=font, anchor="rm")
-    for fraction in (0, 0.25, 0.5, 0.75, 1):
-        step = round(place.first + fraction * (place.last - place.first))
+    for step in _ticks(place.first, place.last):
         x, y = place(step, 10.0**place.low)
         draw.line([(x, y), (x, y + 6)], fill="#333333")
         draw.text((x, y + 10), str(step), fill="#333333", font=font, anchor="ma")

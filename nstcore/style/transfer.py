@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +74,7 @@ def transfer(
 ) -> Result:
     """Paint `content` in the style of `styles` by minimising J = α J_content + β J_style + γ TV over the pixels.
 
-    content: path, Pillow image, or array (h, w, 3) in [0, 1] or uint8. styles: one such picture or a sequence of them.
+    content: path, Pillow image, or array (h, w, 3) in [0, 1] or uint8. styles: one such picture or several.
     options: the fields of `Settings` (size, steps, content_weight, …). net: a VGG; by default VGG-16 with the embedded
     weights. callback: called with a `Progress` after each step; Ctrl-C ends the run and keeps what is done.
     max_pixels: largest picture that is read.
@@ -85,7 +85,8 @@ def transfer(
     Source: Gatys, Ecker, Bethge, "Image Style Transfer Using Convolutional Neural Networks", CVPR 2016.
     """
     settings = _settings(options)
-    many = [*styles] if isinstance(styles, (list, tuple)) else [styles]
+    several = isinstance(styles, (list, tuple)) or (isinstance(styles, Iterator) and not hasattr(styles, "read"))
+    many = [*styles] if several else [styles]
     if not many:
         raise ArgumentError("[style] expects at least one style picture, got none")
     settings.blend_shares(len(many))

@@ -53,6 +53,11 @@ class WeightsFile:
         return str(self.meta["digest"])
 
     @property
+    def arrays_digest(self) -> str:
+        """SHA-256, in hex, over the arrays alone: the same for the same weights, whatever the facts say."""
+        return hashlib.sha256(_canonical(self.meta["digests"])).hexdigest()
+
+    @property
     def parameters(self) -> int:
         """The number of stored values."""
         return sum(array.size for array in self.arrays.values())

@@ -6,12 +6,8 @@ import csv
 import json
 import os
 import re
-import signal
 import struct
-import subprocess
-import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +18,8 @@ from PIL import Image
 import nstcore as nst
 from nstcore import weights
 from nstcore.cli import main
-from nstcore.demo import picture_path
-from nstcore.images import load, save
 
-QUICK = ["--size", "32", "--steps", "3", "--style-layers", "conv1_1,conv2_1=0.5", "--content-layers", "conv2_2"]
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a photograph and a painting, which is the current one."""
-    save(tmp_path / "photo.jpg", load(picture_path("chelsea"), size=48))
-    save(tmp_path / "painting.png", load(picture_path("coffee"), size=40))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Call the command and give its exit code, output and errors."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(a) for a in arguments])
-        return code, *capsys.readouterr()
-
-    return call
-
-
-def listing(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+from .conftest import BOTH, QUICK, Run, listing
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -134,7 +102,6 @@ def test_no_option_of_the_run_changes_the_inputs(place: Path, run: Run) -> None:
     assert {name: data for name, data in listing(place).items() if name in before} == before
 
 
-BOTH = ("photo.jpg", "painting.png")
 BAD_STYLE = {
     "missing photograph": (["absent.jpg", "painting.png"], r"absent\.jpg does not exist"),
     "missing painting": (["photo.jpg", "absent.png"], r"absent\.png does not exist"),
@@ -191,6 +158,14 @@ BAD_STYLE = {
     "csv over an input": ([*BOTH, "--history", "photo.jpg"], r"is the input photo\.jpg"),
     "plot over an input": ([*BOTH, "--plot", "painting.png"], r"is the input painting\.png"),
     "two outputs in one": ([*BOTH, "--plot", "out.png"], "different files for -o"),
+    "plot over a saved step": (
+        [*BOTH, "-o", "k.png", "--plot", "k-4.png", "--save-every", "2", "--steps", "9"],
+        r"different files for -o, --history, --plot and --save-every, got k-4\.png twice",
+    ),
+    "csv over a saved step": (
+        [*BOTH, "-o", "k.png", "--history", "./k-4.png", "--save-every", "2", "--steps", "9"], r"got k-4\.png twice"),
+    "plot over a link of a saved step": (
+        [*BOTH, "-o", "kept.png", "--plot", "p.png", "--save-every", "2", "--steps", "9"], r"got kept-2\.png twice"),
     "saved step over an input": (
         ["out-1.png", "painting.png", "--save-every", "1", "--steps", "3"], r"out-1\.png is the input"),
     "unknown option": ([*BOTH, "--sharpen", "3"], "No such option: --sharpen"),
@@ -209,6 +184,7 @@ def test_bad_input_gets_one_line_and_nothing_is_written(
     (place / "link.jpg").symlink_to("photo.jpg")
     (place / "hard.jpg").hardlink_to(place / "photo.jpg")
     (place / "loop.png").symlink_to("loop.png")
+    (place / "kept-2.png").symlink_to("p.png")
     (place / "out-1.png").write_bytes((place / "painting.png").read_bytes())
     Image.new("RGB", (1, 1)).save(place / "dot.png")
     Image.new("RGB", (16, 160)).resize((160, 16)).save(place / "thin.png")
@@ -287,6 +263,13 @@ def test_help_names_every_option_of_the_issue(run: Run, monkeypatch: pytest.Monk
         assert f"--{option} " in out
 
 
+def test_default_layers_can_be_read(run: Run) -> None:
+    out = " ".join(run("style", "--help")[1].replace("│", " ").split())
+    defaults = nst.style.Settings()
+    for layers in (defaults.content_layers, defaults.style_layers):
+        assert f"Default: {', '.join(layers)}" in out
+
+
 def test_version(run: Run) -> None:
     assert run("--version") == (0, f"nstcore {nst.__version__}\n", "")
 
@@ -338,6 +321,18 @@ def test_weights_are_listed_and_verified(run: Run) -> None:
     assert out.startswith("ok ")
 
 
+def test_each_bad_weights_file_has_a_line(place: Path, run: Run) -> None:
+    (place / "text.npz").write_text("no weights")
+    code, out, err = run("weights", "verify", "text.npz", weights.embedded("vgg16"), "absent.npz", "photo.jpg")
+    assert code == 2
+    assert out.startswith("ok ")
+    assert out.count("\n") == 1
+    lines = err.splitlines()
+    assert len(lines) == 3
+    for line, name in zip(lines, ("text.npz", "absent.npz", "photo.jpg"), strict=True):
+        assert line.startswith(f"error: [weights] {name}: ")
+
+
 def test_debug_shows_the_traceback(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(nst.errors.ImageError):
         main(["style", "absent.jpg", "painting.png", "--debug"])
@@ -353,90 +348,3 @@ def test_our_own_mistakes_are_not_hidden(place: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(nst.optim.LBFGS, "step", broken)
     with pytest.raises(ZeroDivisionError):
         main(["style", "photo.jpg", "painting.png", *QUICK])
-
-
-def test_too_little_memory_is_one_line(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hungry(*_: Any) -> Any:
-        raise MemoryError
-
-    monkeypatch.setattr(nst.optim.LBFGS, "step", hungry)
-    code, _, err = run("style", "photo.jpg", "painting.png", *QUICK)
-    assert (code, err) == (1, "error: out of memory; a smaller --size needs less\n")
-
-
-def test_a_loss_that_diverges_writes_the_last_good_picture(place: Path, run: Run) -> None:
-    arguments = ["--optimizer", "adam", "--learning-rate", "1e12", "--history", "l.csv", "--plot", "l.png"]
-    code, out, err = run("style", "photo.jpg", "painting.png", "-o", "out.png", *QUICK, "--steps", "30", *arguments)
-    assert code == 1
-    assert "diverged" in out
-    assert err.splitlines()[-1].startswith("error: [style] the loss is not finite at step ")
-    assert load(place / "out.png").shape == (21, 32, 3)
-
-
-@pytest.mark.parametrize("step", [0, 2])
-def test_an_interrupt_writes_what_there_is(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    take_step, taken = nst.optim.LBFGS.step, 0
-
-    def interrupted(*arguments: Any) -> float:
-        nonlocal taken
-        if taken == step:
-            raise KeyboardInterrupt
-        taken += 1
-        return take_step(*arguments)
-
-    monkeypatch.setattr(nst.optim.LBFGS, "step", interrupted)
-    outputs = ["-o", "out.png", "--history", "l.csv", "--plot", "l.png"]
-    code, out, _ = run("style", "photo.jpg", "painting.png", *outputs, *QUICK, "--steps", "20")
-    assert code == 130
-    assert "interrupted" in out
-    assert load(place / "out.png").shape == (21, 32, 3)
-    assert len((place / "l.csv").read_text().splitlines()) == step + 1
-    assert (place / "l.png").exists() == (step > 0)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-def test_an_interrupt_before_the_run_is_one_line(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: Any, **__: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(nst.models.VGG, "features", interrupt)
-    assert run("style", "photo.jpg", "painting.png", *QUICK)[::2] == (130, "error: interrupted\n")
-    assert not (place / "out.png").exists()
-
-
-def start(place: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "nstcore.cli", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(Path(nst.__file__).parents[1]), "NSTCORE_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-    )
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_process_keeps_what_is_done(place: Path, number: signal.Signals) -> None:
-    process = start(place, "style", "photo.jpg", "painting.png", "-o", "out.png", *QUICK, "--steps", "100000")
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("step 1/100000")
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "interrupted, this is what was reached" in out
-    assert "Traceback" not in err
-    assert load(place / "out.png").shape == (21, 32, 3)
-
-
-def test_a_bad_command_in_a_process_is_one_line(place: Path) -> None:
-    process = start(place, "style", "absent.jpg", "painting.png")
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (2, "")
-    assert err == "error: [image] absent.jpg does not exist\n"
-
-
-def test_a_reader_that_leaves_gets_no_traceback(place: Path) -> None:
-    process = start(place, "ops", "--json")
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    assert "Traceback" not in process.stderr.read()
-    process.wait(timeout=60)
-    process.stderr.close()

@@ -104,6 +104,28 @@ def test_a_second_demo_replaces_the_first(short: Path) -> None:
     assert "coffee in the style of autumn" in (short / "page" / "index.html").read_text()
 
 
+@pytest.mark.parametrize("name", ["content.jpg", "notes.txt", "index.html"])
+def test_a_folder_of_other_files_is_left_alone(short: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (short / "mine").mkdir()
+    (short / "mine" / name).write_text("<!doctype html>mine")
+    assert main(["demo", "--size", "32", "--steps", "1", "-o", "mine"]) == 2
+    expected = f"expects a new or empty folder, or that of an earlier demo, got mine, which has {name} in it\n"
+    assert capsys.readouterr().err == f"error: [demo] {expected}"
+    assert [(p.name, p.read_text()) for p in (short / "mine").iterdir()] == [(name, "<!doctype html>mine")]
+
+
+def test_the_folder_of_a_demo_that_was_killed_is_a_demo_s(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    arguments = ["demo", "--size", "32", "--steps", "1", "-o", "page"]
+    with monkeypatch.context() as patch:
+        patch.setattr(demo, "_defaults", killed)
+        assert main(arguments) == 130
+    assert "Not finished." in read(short / "page" / "index.html").words
+    assert main(arguments) == 0
+
+
 @pytest.mark.parametrize("interrupted_step", [1, 3, 5])
 def test_an_interrupt_leaves_a_page_of_what_there_is(
     short: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, interrupted_step: int

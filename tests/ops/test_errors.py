@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 
-from nstcore.errors import DTypeError, ShapeError
+from nstcore.errors import ArgumentError, DTypeError, ShapeError
 from nstcore.ops import OPS, Op
 from nstcore.ops._op import parse_signature
 
@@ -72,12 +73,47 @@ def test_native_kernels_take_the_types_of_their_record(op: Op, run: Run, kind: s
     assert_refused(op, run, wrong, DTypeError, wrong[floats[0]])
 
 
+def test_big_endian_arrays_are_converted(op: Op, run: Run) -> None:
+    """A file from another machine may hold them."""
+    inputs = op.cases[0].inputs("float32")
+    swapped = [x.astype(x.dtype.newbyteorder(">")) for x in inputs]
+    for got, expected in zip(run(op, swapped, op.cases[0]), run(op, inputs, op.cases[0]), strict=True):
+        assert got.dtype == expected.dtype
+        assert got.dtype.isnative
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_overflow_gives_no_warning(op: Op, run: Run) -> None:
+    """Warnings are errors in these tests; what is infinite or NaN says so itself."""
+    inputs, floats = op.cases[0].inputs("float32"), float_inputs(op.cases[0])
+    huge = [np.full_like(x, 3e38) if i in floats else x for i, x in enumerate(inputs)]
+    run(op, huge, op.cases[0])
+    if op.gradient:
+        run.gradients(op, huge, op.cases[0], floats)
+
+
 def test_native_kernels_do_not_mix_types(op: Op, run: Run) -> None:
     inputs, floats = op.cases[0].inputs("float32"), float_inputs(op.cases[0])
     if op.cpu is None or len(floats) < 2:
         return
     wrong = [x.astype("float64") if i == floats[-1] else x for i, x in enumerate(inputs)]
     assert_refused(op, run, wrong, DTypeError, wrong[floats[-1]])
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"stride": 2**70}, "stride of one or two whole numbers, at most 2147483647, got 1180591620717411303424"),
+        ({"stride": (1, 2**31)}, r"stride of .*at most 2147483647, got \(1, 2147483648\)"),
+        ({"stride": (True, 1)}, r"stride of .*at least 1, got \(True, 1\)"),
+        ({"stride": 1.5}, "stride of .*at least 1, got 1.5"),
+        ({"padding": 2**40}, "padding of .*at most 2147483647, got 1099511627776"),
+        ({"padding": 2**30}, r"expects a result that an array can hold, got \(1, 2147483650, 2147483650, 1\)"),
+    ],
+)
+def test_conv2d_refuses_what_no_array_can_be(params: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"^\[conv2d\] .*{words}$"):
+        OPS["conv2d"].public(np.ones((1, 4, 4, 1)), np.ones((1, 3, 3, 1)), **params)
 
 
 def test_a_name_is_registered_once() -> None:

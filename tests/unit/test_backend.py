@@ -96,6 +96,10 @@ class TestChoosing:
         with pytest.raises(ArgumentError, match=r"^\[set_num_threads\] expects a whole number from 1 to 1024, got"):
             nst.set_num_threads(threads)
 
+    def test_threads_as_a_number_of_numpy(self) -> None:
+        nst.set_num_threads(np.int64(2))
+        assert nst.get_num_threads() == 2
+
     def test_the_tape_remembers_the_kernel_of_the_forward_pass(self) -> None:
         x = nst.tensor(np.ones((1, 2, 2, 3)), requires_grad=True)
         with nst.use_backend("reference"):

@@ -28,7 +28,8 @@ def test_list_has_a_line_for_every_file() -> None:
 def test_list_as_json() -> None:
     rows = json.loads(runner.invoke(app, ["list", "--json"]).output)
     assert [row["name"] for row in rows] == weights.available()
-    assert {"architecture", "dtype", "parameters", "bytes", "digest", "source", "licence"} <= rows[0].keys()
+    known = {"architecture", "dtype", "parameters", "bytes", "digest", "arrays_digest", "source", "licence"}
+    assert known <= rows[0].keys()
 
 
 def test_verify_all_embedded() -> None:
@@ -44,8 +45,6 @@ def test_verify_reports_damage_after_the_sound_files(tmp_path: Path) -> None:
     assert isinstance(result.exception, WeightsError)
     assert "bad.npz: is not a zip archive" in str(result.exception)
     assert result.output.startswith("ok ")
-    result = runner.invoke(app, ["verify", str(tmp_path / "bad.npz"), str(tmp_path / "absent.npz")])
-    assert "and 1 more of 2 files" in str(result.exception)
 
 
 def test_convert_passes_errors_on(tmp_path: Path) -> None:

@@ -81,6 +81,31 @@ class TestPasses:
         with pytest.raises(GradientError, match="worst element: input 1"):
             gradcheck(lambda a, b: (a / 1e5) ** 2 + (b.detach() / 1e-3) ** 2, 1e5 * X, 1e-3 * X)
 
+    def test_elements_of_unequal_scale(self) -> None:
+        """The step of the largest would carry the others out of the function's domain."""
+        gradcheck(ops.log, np.array([1e3, 1e-3]))
+        gradcheck(ops.log, np.array([1e-6, 1.0]))
+        gradcheck(ops.sqrt, np.array([1e3, 1e-3]))
+        gradcheck(lambda x: 1 / x, np.array([-1e2, 1e-2, 3.0]))
+
+    def test_a_large_element_does_not_hide_a_small_one(self) -> None:
+        with pytest.raises(GradientError, match="worst element: input 0"):
+            gradcheck(
+                lambda x: (x * np.array([1.0, 0.0, 0.0])).detach() + x * np.array([0.0, 1.0, 1.0]),
+                np.array([1e-2, 1.0, 0.0]),
+            )
+
+    def test_the_measured_error_is_reported(self) -> None:
+        report = gradcheck(op_of(np.exp, lambda x: np.exp(x) * (1 + 3e-7)), X)
+        assert report.max_error == pytest.approx(3e-7, rel=0.5)
+        assert gradcheck(ops.exp, X).max_error > 0
+
+    def test_an_error_of_rounding_is_allowed_and_said(self) -> None:
+        """1e-16 of 1e8 in steps of 1e-5 is 1e-3: what is measured must not be blamed on the gradient, nor hidden."""
+        report = gradcheck(lambda x: x.sum() + 1e8, X)
+        assert report.max_error > report.tolerance
+        assert "(allowed 1e-06 and the rounding of the result)" in str(report)
+
     def test_an_unused_input_has_gradient_zero(self) -> None:
         gradcheck(lambda a, b: a * 2, X, X)
 
@@ -94,6 +119,11 @@ class TestKinks:
         assert report.kinks >= 1
         assert "checked beside" in str(report)
         assert "kink" in str(report)
+
+    @pytest.mark.parametrize("beside", [1e-12, 1e-9, 3e-9, 1e-8, 1e-6])
+    def test_relu_just_beside_zero(self, beside: float) -> None:
+        gradcheck(ops.relu, np.array([beside, 1.0, -1.0]))
+        gradcheck(ops.relu, np.array([-beside, 1.0, -1.0]))
 
     def test_absolute_at_exactly_zero(self) -> None:
         """The central difference is 0 there, and so is the derivative that we choose."""
@@ -161,6 +191,20 @@ class TestFailures:
 
         with pytest.raises(GradientError, match=r"input 0 at \(2,\)"):
             gradcheck(op_of(np.square, derivative), X)
+
+    @pytest.mark.parametrize(
+        ("fn", "x"),
+        [
+            (lambda x: ops.sqrt(x.detach()) * x, [0.0, 1.0, 4.0]),
+            (lambda x: ops.log(x) * x.detach(), [-1.0, 2.0]),
+            (ops.log, [-1.0, 2.0]),
+            (ops.exp, [1000.0]),
+        ],
+    )
+    def test_a_function_that_is_not_finite_is_no_success(self, fn: Any, x: list[float]) -> None:
+        rule = r"^\[gradcheck\] expects a function that is finite at and beside the inputs, got (nan|-?inf)$"
+        with pytest.raises(GradientError, match=rule):
+            gradcheck(fn, np.array(x))
 
     def test_a_random_function(self) -> None:
         rng = np.random.default_rng(0)

@@ -115,6 +115,13 @@ def test_one_style_of_a_blend_is_that_style(
     assert not np.array_equal(half.image, alone.image)
 
 
+def test_styles_may_be_a_generator(net: models.VGG, photo: Array, painting: Array, other_painting: Array) -> None:
+    both = [painting, other_painting]
+    options: dict[str, Any] = {"net": net, "size": SIZE, "steps": 1, **SHALLOW}
+    expected = transfer(photo, both, **options)
+    np.testing.assert_array_equal(transfer(photo, (each for each in both), **options).image, expected.image)
+
+
 def test_a_blend_lies_between_its_styles(net: models.VGG, photo: Array, painting: Array, other_painting: Array) -> None:
     """With half of each, the cost falls to what both styles' Gram matrices together ask for."""
     options: dict[str, Any] = {"net": net, "size": SIZE, "steps": 15, "content_weight": 0, **SHALLOW}
@@ -356,6 +363,21 @@ def test_the_report_of_a_run(net: models.VGG, photo: Array, painting: Array, tmp
         assert len(np.unique(drawing.reshape(-1, 3), axis=0)) > 20
     with pytest.raises(ArgumentError, match="at least one step"):
         report.draw_losses([])
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "ticks"),
+    [
+        (1, 1, [1]),
+        (1, 2, [1, 2]),
+        (1, 6, [1, 2, 3, 4, 5, 6]),
+        (1, 10, [2, 4, 6, 8, 10]),
+        (1, 200, [50, 100, 150, 200]),
+        (1, 1_000_000, [200_000, 400_000, 600_000, 800_000, 1_000_000]),
+    ],
+)
+def test_steps_are_labelled_at_even_spacing(first: int, last: int, ticks: list[int]) -> None:
+    assert report._ticks(first, last) == ticks
 
 
 def test_gradient_descent_continues_bit_for_bit() -> None:

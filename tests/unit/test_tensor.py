@@ -271,6 +271,41 @@ class TestDerivativesAtZero:
         (a / b).backward()
         np.testing.assert_allclose(b.grad, [-1e30], rtol=1e-6)
 
+    @pytest.mark.parametrize("exponent", [np.int64(2), np.float32(2), np.float64(2), 2])
+    def test_power_takes_numbers_of_numpy(self, exponent: Any) -> None:
+        x = leaf([3.0])
+        (x**exponent).backward()
+        np.testing.assert_array_equal(x.grad, [6])
+
+    @pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "float32", "float64"])
+    def test_minus_keeps_the_type(self, dtype: str) -> None:
+        x = np.array([0, 1, 5], dtype)
+        y = -Tensor(x)
+        assert y.dtype == x.dtype
+        np.testing.assert_array_equal(y.data, -x)
+
+    def test_l2_normalize_of_rows_whose_squares_overflow(self) -> None:
+        rows = np.array([[1e30, 1e30], [3e38, -3e38], [0, 3e38], [0, 0], [1e-20, 1e-20]], np.float32)
+        x = leaf(rows, "float32")
+        y = ops.l2_normalize(x)
+        half = np.sqrt(0.5)
+        expected = [[half, half], [half, -half], [0, 1], [0, 0], [1e-8, 1e-8]]
+        np.testing.assert_allclose(y.data, expected, rtol=1e-6)
+        y.backward(np.array([[1, 0]] * 5, np.float32))
+        slopes = [[0.5 * half * 1e-30, -0.5 * half * 1e-30], [0.5 * half / 3e38, 0.5 * half / 3e38], [1 / 3e38, 0]]
+        np.testing.assert_allclose(x.grad, [*slopes, [1e12, 0], [1e12, 0]], rtol=1e-5)
+
+    def test_l2_normalize_has_the_bits_of_the_plain_formula(self) -> None:
+        x = np.random.default_rng(0).standard_normal((50, 7)).astype(np.float32) * 100
+        plain = x / np.maximum(np.sqrt(np.sum(x * x, axis=1, keepdims=True)), 1e-12)
+        np.testing.assert_array_equal(ops.l2_normalize(x), plain)
+
+    def test_a_big_endian_tensor(self) -> None:
+        x = Tensor(np.arange(1, 4, dtype=">f4"), requires_grad=True)
+        (x * x).sum().backward()
+        np.testing.assert_array_equal(x.grad, [2, 4, 6])
+        assert tensor(np.ones(3, ">f8")).dtype.isnative
+
 
 class TestShaping:
     @pytest.mark.parametrize(
@@ -290,6 +325,30 @@ class TestShaping:
             ),
             (lambda x: ops.transpose(x, (0, 2)), ShapeError, r"\[transpose\]"),
             (lambda x: ops.transpose(x, (0, -3)), ShapeError, r"\[transpose\]"),
+            (lambda x: x.reshape(2.0, 3), ArgumentError, r"\[reshape\] expects a shape of whole numbers, got 2.0"),
+            (lambda x: x.transpose(1.0, 0), ArgumentError, r"\[transpose\] expects axes of whole numbers, got 1.0"),
+            (
+                lambda x: ops.concat(x),
+                ArgumentError,
+                r"\[concat\] expects a list or tuple of arrays, got Tensor \(2, 3\)",
+            ),
+            (
+                lambda x: ops.concat([x], axis="0"),
+                ArgumentError,
+                r"\[concat\] expects an axis of whole numbers, got '0'",
+            ),
+            (lambda x: ops.sum(x, axis=0.5), ArgumentError, r"\[sum\] expects axes of whole numbers, got 0.5"),
+            (
+                lambda x: ops.l2_normalize(x, axis=None),
+                ArgumentError,
+                r"\[l2_normalize\] expects an axis of whole numbers",
+            ),
+            (
+                lambda x: ops.sub(x.data > 0, x.data > 0),
+                DTypeError,
+                r"\[sub\] expects numbers, got bool \(2, 3\) and bool",
+            ),
+            (lambda x: -Tensor(x.data > 0), DTypeError, r"\[sub\] expects numbers, got bool"),
             (lambda x: ops.concat([]), ArgumentError, r"\[concat\] expects at least one array"),
             (lambda x: ops.concat([x], axis=2), ShapeError, r"\[concat\] expects an axis of \(2, 3\)"),
             (lambda x: ops.concat([x, x[:, :2]]), ShapeError, r"\[concat\] .*\(2, 3\), \(2, 2\)"),
@@ -312,6 +371,13 @@ class TestShaping:
     def test_errors(self, call: Any, error: type[Exception], message: str) -> None:
         with pytest.raises(error, match=message):
             call(leaf(np.zeros((2, 3))))
+
+    def test_methods_take_one_sequence_too(self) -> None:
+        x = leaf(np.arange(6.0).reshape(2, 3))
+        np.testing.assert_array_equal(x.transpose((1, 0)).data, x.data.T)
+        np.testing.assert_array_equal(x.transpose([-1, 0]).data, x.data.T)
+        assert x.reshape((3, 2)).shape == x.reshape([3, np.int64(2)]).shape == (3, 2)
+        assert ops.sum(x, axis=np.int64(0)).shape == (3,)
 
     def test_concat_of_many_and_gradient_of_each(self) -> None:
         parts = [leaf(np.full((i, 2), float(i))) for i in range(4)]

@@ -306,11 +306,17 @@ def test_no_gradient_is_recorded_for_arrays_and_weights() -> None:
     assert not net.features(nst.tensor(CONTENT[None, :16, :16] / np.float32(255)), ["conv1_1"])["conv1_1"].requires_grad
 
 
-@pytest.mark.parametrize("layers", [["conv6_1"], ["conv1_1", "relu1_1"], "conv1_1", ["conv3_4"]])
+@pytest.mark.parametrize("layers", [["conv6_1"], ["conv1_1", "relu1_1"], ["conv3_4"]])
 def test_an_unknown_layer_gets_the_list(layers: Any) -> None:
     with pytest.raises(
         ArgumentError, match=r"\[vgg16\] has no layer .*; it has conv1_1, conv1_2, pool1, .* conv5_3, pool5$"
     ):
+        models.VGG("vgg16").features(CONTENT, layers)
+
+
+@pytest.mark.parametrize("layers", ["conv1_1", None, 3])
+def test_layers_are_a_list(layers: Any) -> None:
+    with pytest.raises(ArgumentError, match=rf"^\[vgg16\] expects layers as a list of names, got {layers!r}$"):
         models.VGG("vgg16").features(CONTENT, layers)
 
 

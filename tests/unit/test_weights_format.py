@@ -111,6 +111,16 @@ def test_equal_arrays_give_equal_bytes(saved: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again.npz").read_bytes() == saved.read_bytes()
 
 
+def test_digest_of_the_arrays_depends_on_them_alone(saved: Path, tmp_path: Path) -> None:
+    weights.save(tmp_path / "facts.npz", example_arrays(), META | {"source": "elsewhere"})
+    weights.save(tmp_path / "values.npz", {key: a + 1 for key, a in example_arrays().items()}, META)
+    original, facts, values = (
+        weights.load(path).arrays_digest for path in (saved, tmp_path / "facts.npz", tmp_path / "values.npz")
+    )
+    assert re.fullmatch("[0-9a-f]{64}", original)
+    assert facts == original != values
+
+
 def test_digest_depends_on_values_shape_and_facts(saved: Path, tmp_path: Path) -> None:
     digests = {weights.load(saved).digest}
     arrays = example_arrays()
