@@ -90,12 +90,12 @@ inline Vec<T> relu(Vec<T> v) {
 }
 
 template <class I>
-inline I min_of(I a, I b) {
+constexpr I min_of(I a, I b) {
     return b < a ? b : a;
 }
 
 template <class I>
-inline I max_of(I a, I b) {
+constexpr I max_of(I a, I b) {
     return a < b ? b : a;
 }
 
