@@ -40,12 +40,16 @@ struct Parts {
     int64_t matrix() const { return padded * padded; }
 };
 
-// c[R][V vectors] += sum over p < depth of a[p][R] b[p][V vectors]; rows of a and b lie NR apart.
+constexpr int64_t line = 64;  // bytes that a prefetch fetches
+
+// c[R][V vectors] += sum over p < depth of a[p][R] b[p][V vectors]; rows of a and b lie NR apart. Meanwhile fetches
+// the lines from `ahead` on, `step` bytes apart.
 template <class T, int R, int V>
-inline void add_tile(const T* a, const T* b, int64_t depth, T* c, int64_t ldc) {
+inline void add_tile(const T* a, const T* b, int64_t depth, T* c, int64_t ldc, const char* ahead, int64_t step) {
     constexpr int W = Tile<T>::W, NR = Tile<T>::NR;
     Vec<T> sum[R][V] = {};
-    for (int64_t p = 0; p < depth; p++, a += NR, b += NR) {
+    for (int64_t p = 0; p < depth; p++, a += NR, b += NR, ahead += step) {
+        __builtin_prefetch(ahead, 0, 2);
         Vec<T> right[V];
         for (int v = 0; v < V; v++) right[v] = load(b + v * W);
         for (int r = 0; r < R; r++)
@@ -71,16 +75,20 @@ void pack_block(const T* x, int64_t rows, int64_t channels, int64_t wanted, T* p
         }
 }
 
-// Adds one block to columns [first, last) of g, down to the diagonal.
+// Adds one block to columns [first, last) of g, down to the diagonal; fetches the pixels [next, end) on the way.
 template <class T>
-void add_block(const T* panels, int64_t rows, int64_t first, int64_t last, int64_t ldg, T* g) {
+void add_block(const T* panels, int64_t rows, int64_t first, int64_t last, int64_t ldg, const T* next, const T* end,
+               T* g) {
     constexpr int W = Parts<T>::W, NR = Parts<T>::NR, R = Parts<T>::R;
+    const char *ahead = reinterpret_cast<const char*>(next), *stop = reinterpret_cast<const char*>(end);
     for (int64_t j = first; j < last; j += NR) {
         const T* right = panels + j * block_pixels;
         for (int64_t i = 0; i < j + NR; i += R) {
             const T* left = panels + i / NR * NR * block_pixels + i % NR;
-            if (i < j + W) add_tile<T, R, 2>(left, right, rows, g + i * ldg + j, ldg);
-            else add_tile<T, R, 1>(left, right + W, rows, g + i * ldg + j + W, ldg);
+            const int64_t step = ahead + rows * line <= stop ? line : 0;
+            if (i < j + W) add_tile<T, R, 2>(left, right, rows, g + i * ldg + j, ldg, ahead, step);
+            else add_tile<T, R, 1>(left, right + W, rows, g + i * ldg + j + W, ldg, ahead, step);
+            ahead += rows * step;
         }
     }
 }
@@ -101,8 +109,10 @@ void sum_slices(const T* x, const GramShape& s, const Parts<T>& parts, T* partia
         const int64_t end = s.pixels * (slice + 1) / parts.slices;
         for (int64_t p = s.pixels * slice / parts.slices; p < end; p += block_pixels) {
             const int64_t rows = min_of(block_pixels, end - p);
-            pack_block(x + (n * s.pixels + p) * s.channels, rows, s.channels, right, panels);
-            add_block(panels, rows, left, right, parts.padded, g);
+            const T *block = x + (n * s.pixels + p) * s.channels, *next = block + rows * s.channels;
+            pack_block(block, rows, s.channels, right, panels);
+            add_block(panels, rows, left, right, parts.padded, next, next + min_of(rows, end - p - rows) * s.channels,
+                      g);
         }
     });
 }
@@ -132,8 +142,12 @@ enum class Put { write, stream, add };
 template <class T, int R, Put how>
 inline void product_of_rows(const T* x, int64_t c, const T* panel, T* dx) {
     constexpr int W = Tile<T>::W, NR = Tile<T>::NR;
+    constexpr int64_t per_line = line / static_cast<int64_t>(sizeof(T));
     Vec<T> s0[R] = {}, s1[R] = {};
+    if constexpr (how == Put::add)
+        for (int r = 0; r < R; r++) __builtin_prefetch(dx + r * c, 1), __builtin_prefetch(dx + r * c + NR - 1, 1);
     for (int64_t k = 0; k < c; k++) {
+        __builtin_prefetch(x + R * c + k * per_line, 0, 2);  // the next pixels
         const Vec<T> b0 = load(panel + k * NR), b1 = load(panel + k * NR + W);
         for (int r = 0; r < R; r++) {
             const T a = x[r * c + k];
