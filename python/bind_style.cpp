@@ -1,5 +1,9 @@
 #include "../csrc/style/style.h"
 
+#include <pybind11/stl.h>
+
+#include <vector>
+
 #include "bindings.h"
 #include "convert.h"
 
@@ -58,6 +62,36 @@ void variation_backward(const Array<T>& x, double weight, Array<T>& dx) {
     NST_CALL(total_variation_backward_cpu<T>(from, static_cast<T>(weight), s, to));
 }
 
+using Channels = std::vector<double>;
+
+void expect_channels(const Channels& values, std::int64_t channels) {
+    if (static_cast<std::int64_t>(values.size()) != channels)
+        throw std::invalid_argument("native kernel: not one scale and shift a channel");
+}
+
+template <class T>
+void normalize_forward(const Array<T>& x, const Channels& scale, const Channels& shift, bool reverse, Array<T>& y) {
+    const PictureShape s = shape_of(x);
+    expect_channels(scale, s.channels);
+    expect_channels(shift, s.channels);
+    like(x, y, "y");
+    T* to = y.mutable_data();
+    const T* from = x.data();
+    py::gil_scoped_release release;
+    NST_CALL(normalize_channels_forward_cpu<T>(from, scale.data(), shift.data(), reverse, s, to));
+}
+
+template <class T>
+void normalize_backward(const Array<T>& dy, const Channels& scale, bool reverse, Array<T>& dx) {
+    const PictureShape s = shape_of(dy);
+    expect_channels(scale, s.channels);
+    like(dy, dx, "dx");
+    T* to = dx.mutable_data();
+    const T* from = dy.data();
+    py::gil_scoped_release release;
+    NST_CALL(normalize_channels_backward_cpu<T>(from, scale.data(), reverse, s, to));
+}
+
 template <class T>
 void bind(py::module_& m) {
     using py::arg;
@@ -67,6 +101,10 @@ void bind(py::module_& m) {
     m.def("total_variation_forward_cpu", &variation_forward<T>, arg("x").noconvert());
     m.def("total_variation_backward_cpu", &variation_backward<T>, arg("x").noconvert(), arg("weight"),
           arg("dx").noconvert());
+    m.def("normalize_channels_forward_cpu", &normalize_forward<T>, arg("x").noconvert(), arg("scale"), arg("shift"),
+          arg("reverse"), arg("y").noconvert());
+    m.def("normalize_channels_backward_cpu", &normalize_backward<T>, arg("dy").noconvert(), arg("scale"),
+          arg("reverse"), arg("dx").noconvert());
 }
 
 }  // namespace

@@ -12,5 +12,6 @@ void bind_gram(pybind11::module_& m);
 void bind_style(pybind11::module_& m);
 void bind_pairwise(pybind11::module_& m);
 void bind_triplet(pybind11::module_& m);
+void bind_vector(pybind11::module_& m);
 
 }  // namespace nst

@@ -44,4 +44,5 @@ PYBIND11_MODULE(_native, m) {
     nst::bind_style(m);
     nst::bind_pairwise(m);
     nst::bind_triplet(m);
+    nst::bind_vector(m);
 }

@@ -90,11 +90,38 @@ void total_variation_backward_cpu(const T* x, T weight, PictureShape s, T* dx) {
     });
 }
 
-#define NST_STYLE(T)                                                                      \
-    template void content_loss_forward_cpu<T>(const T*, const T*, int64_t, double*);      \
-    template void content_loss_backward_cpu<T>(const T*, const T*, T, int64_t, bool, T*); \
-    template void total_variation_forward_cpu<T>(const T*, PictureShape, double*);        \
-    template void total_variation_backward_cpu<T>(const T*, T, PictureShape, T*);
+template <class T>
+void normalize_channels_forward_cpu(const T* x, const double* scale, const double* shift, bool reverse, PictureShape s,
+                                    T* y) {
+    const int64_t c = s.channels, row = s.width * c;
+    parallel_for(s.images * s.height, [&](int64_t i, int) {
+        for (int64_t k = 0; k < c; k++) {
+            const T weight = static_cast<T>(scale[k]), offset = static_cast<T>(shift[k]);
+            const T* from = x + i * row + (reverse ? c - 1 - k : k);
+            for (int64_t p = 0; p < row; p += c) y[i * row + p + k] = from[p] * weight + offset;
+        }
+    });
+}
+
+template <class T>
+void normalize_channels_backward_cpu(const T* dy, const double* scale, bool reverse, PictureShape s, T* dx) {
+    const int64_t c = s.channels, row = s.width * c;
+    parallel_for(s.images * s.height, [&](int64_t i, int) {
+        for (int64_t k = 0; k < c; k++) {
+            const T weight = static_cast<T>(scale[k]);
+            T* to = dx + i * row + (reverse ? c - 1 - k : k);
+            for (int64_t p = 0; p < row; p += c) to[p] = dy[i * row + p + k] * weight;
+        }
+    });
+}
+
+#define NST_STYLE(T)                                                                                                 \
+    template void content_loss_forward_cpu<T>(const T*, const T*, int64_t, double*);                                 \
+    template void content_loss_backward_cpu<T>(const T*, const T*, T, int64_t, bool, T*);                            \
+    template void total_variation_forward_cpu<T>(const T*, PictureShape, double*);                                   \
+    template void total_variation_backward_cpu<T>(const T*, T, PictureShape, T*);                                    \
+    template void normalize_channels_forward_cpu<T>(const T*, const double*, const double*, bool, PictureShape, T*); \
+    template void normalize_channels_backward_cpu<T>(const T*, const double*, bool, PictureShape, T*);
 NST_STYLE(float)
 NST_STYLE(double)
 

@@ -1,13 +1,15 @@
-"""The costs of style transfer that need no Gram matrix: content, and roughness."""
+"""The costs of style transfer that need no Gram matrix, and what a network does to a picture first."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from nstcore.autograd.engine import Context, apply
 from nstcore.backend.memory import empty
+from nstcore.errors import ShapeError
 from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register
 from nstcore.ops.elementwise import operand
 
@@ -42,6 +44,27 @@ def total_variation(image: Any) -> Any:
     check_shapes(TOTAL_VARIATION, (image,))
     check_dtypes(TOTAL_VARIATION, (image,))
     return apply(TOTAL_VARIATION, (image,))
+
+
+def normalize_channels(x: Any, scale: Sequence[float], shift: Sequence[float], reverse: bool = False) -> Any:
+    """y_ijk = x_ijk' · scale_k + shift_k, k' = k, or c − 1 − k in `reverse`: what a network expects of a picture.
+
+    x: (n, h, w, c) float32 or float64; scale, shift: c numbers; reverse: RGB to BGR. Gives the shape and type of x.
+    Raises `ShapeError`, `DTypeError`.
+
+    >>> normalize_channels(np.array([[[[0.0, 0.5, 1.0]]]]), (255, 255, 255), (-104, -117, -124), reverse=True)
+    array([[[[ 151. ,   10.5, -124. ]]]])
+    """
+    x = operand(x, None)
+    sizes = check_shapes(NORMALIZE_CHANNELS, (x,))
+    check_dtypes(NORMALIZE_CHANNELS, (x,))
+    scales, shifts = tuple(map(float, scale)), tuple(map(float, shift))
+    if not len(scales) == len(shifts) == sizes["c"]:
+        raise ShapeError(
+            f"[normalize_channels] expects one scale and shift a channel, got {len(scales)} and {len(shifts)} "
+            f"for {x.shape}"
+        )
+    return apply(NORMALIZE_CHANNELS, (x,), scale=scales, shift=shifts, reverse=bool(reverse))
 
 
 def _scalar(value: float, dtype: Any) -> Array:
@@ -119,6 +142,39 @@ def _variation_cpu_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
     return (dx,)
 
 
+Numbers = tuple[float, ...]
+
+
+def _normalize_reference(ctx: Context, x: Array, scale: Numbers, shift: Numbers, reverse: bool) -> Array:
+    y: Array = (x[..., ::-1] if reverse else x) * np.array(scale, x.dtype) + np.array(shift, x.dtype)
+    return y
+
+
+def _normalize_reference_back(
+    ctx: Context, grad: Array, scale: Numbers, shift: Numbers, reverse: bool
+) -> tuple[Array | None, ...]:
+    dx = grad * np.array(scale, grad.dtype)
+    return (dx[..., ::-1] if reverse else dx,)
+
+
+def _normalize_cpu(ctx: Context, x: Array, scale: Numbers, shift: Numbers, reverse: bool) -> Array:
+    from nstcore.backend.cpu import native
+
+    y = empty(x.shape, x.dtype)
+    native.normalize_channels_forward_cpu(np.ascontiguousarray(x), scale, shift, reverse, y)
+    return y
+
+
+def _normalize_cpu_back(
+    ctx: Context, grad: Array, scale: Numbers, shift: Numbers, reverse: bool
+) -> tuple[Array | None, ...]:
+    from nstcore.backend.cpu import native
+
+    dx = empty(grad.shape, grad.dtype)
+    native.normalize_channels_backward_cpu(np.ascontiguousarray(grad), scale, reverse, dx)
+    return (dx,)
+
+
 # Elements around the sums of a vector (16) and a chunk (32768).
 CONTENT_LOSS = register(
     Op(
@@ -173,5 +229,28 @@ TOTAL_VARIATION = register(
         flops=lambda x: 6.0 * x[0] * x[1] * x[2] * x[3],
         traffic=lambda x: 1.0 * x[0] * x[1] * x[2] * x[3],
         source="Mahendran, Vedaldi: Understanding Deep Image Representations by Inverting Them, CVPR 2015, section 3",
+    )
+)
+NORMALIZE_CHANNELS = register(
+    Op(
+        "normalize_channels",
+        "n h w c -> n h w c",
+        normalize_channels,
+        Kernel(_normalize_reference, _normalize_reference_back),
+        (
+            Case("one pixel", ((1, 1, 1, 1),), {"scale": (2.0,), "shift": (-1.0,)}),
+            Case("RGB", ((2, 5, 17, 3),), {"scale": (2.0, 0.5, -3.0), "shift": (-1.0, 0.0, 4.0)}),
+            Case("RGB to BGR", ((1, 7, 16, 3),), {"scale": (2.0, 0.5, 3.0), "shift": (0.0, 1.0, 4.0), "reverse": True}),
+            Case("no images", ((0, 4, 4, 1),), {"scale": (2.0,), "shift": (-1.0,)}),
+        ),
+        cpu=Kernel(
+            _normalize_cpu,
+            _normalize_cpu_back,
+            ("normalize_channels_forward_cpu", "normalize_channels_backward_cpu"),
+        ),
+        tolerance=Tolerance(float32=1e-6, float64=1e-15),
+        flops=lambda x, **_: 2.0 * x[0] * x[1] * x[2] * x[3],
+        traffic=lambda x, **_: 2.0 * x[0] * x[1] * x[2] * x[3],
+        source="Simonyan, Zisserman: Very Deep Convolutional Networks, ICLR 2015, section 2.1",
     )
 )
