@@ -63,13 +63,14 @@ def fingerprint(a: Array) -> int:
 class Context:
     """What one run of an operation keeps for its gradient."""
 
-    __slots__ = ("_prints", "_saved", "extra", "needs")
+    __slots__ = ("_prints", "_recompute", "_saved", "extra", "needs")
 
     def __init__(self, needs: tuple[bool, ...]) -> None:
         self.needs = needs  # whether each input wants a gradient
         self.extra: Any = None  # anything that is not an array the user can reach
         self._saved: tuple[Array | None, ...] = ()
         self._prints: tuple[int | None, ...] = ()
+        self._recompute: Callable[[], tuple[Array | None, ...]] | None = None
 
     def save(self, *arrays: Array | None) -> None:
         """Keep `arrays` for the gradient (only when one is wanted) and remember what they contain."""
@@ -77,8 +78,14 @@ class Context:
             self._saved = arrays
             self._prints = tuple(None if a is None else fingerprint(a) for a in arrays)
 
+    def recompute(self, arrays: Callable[[], tuple[Array | None, ...]]) -> None:
+        """Let go of the saved arrays; `arrays` gives the same ones again, bit for bit, when the gradient needs them."""
+        self._saved, self._prints, self._recompute = (), (), arrays
+
     def saved(self) -> tuple[Any, ...]:
         """The saved arrays; `GradientError` when one was changed since."""
+        if self._recompute is not None:
+            return self._recompute()
         for a, before in zip(self._saved, self._prints, strict=True):
             if a is not None and fingerprint(a) != before:
                 raise GradientError(

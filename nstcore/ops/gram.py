@@ -89,7 +89,7 @@ def _cpu_add_back(ctx: Context, grad: Array, into: Array) -> None:
 
 def _scale(x: Array) -> float:
     """1 / (2 h w c)."""
-    return 1.0 / (2.0 * x.shape[1] * x.shape[2] * x.shape[3])
+    return 1.0 / (2.0 * float(x.shape[1] * x.shape[2] * x.shape[3]))
 
 
 def _style_reference(ctx: Context, x: Array, target: Array) -> Array:

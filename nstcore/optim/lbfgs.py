@@ -35,7 +35,8 @@ def add_scaled(y: Vector, weight: float, x: Vector) -> None:
 
 def scaled(x: Vector, weight: float) -> Vector:
     """weight · x as a new vector."""
-    return np.multiply(x, np.asarray(weight, x.dtype), out=empty(x.shape, x.dtype))
+    y: Vector = np.multiply(x, np.asarray(weight, x.dtype), out=empty(x.shape, x.dtype))
+    return y
 
 
 class LBFGS(Optimizer):

@@ -17,6 +17,8 @@ from nstcore.style.settings import Settings
 
 Array = NDArray[Any]
 
+FIRST = "conv1_1"
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -71,6 +73,8 @@ class Objective:
                 total = total + cost * (self.settings.content_weight * share / a.size)
             if name in self._style:
                 cost = style_loss(a, self._grams[name])
+                if name == FIRST and self.settings.memory == "low":
+                    self._recompute_first(cost, picture)
                 style[name] = cost.item()
                 total = total + cost * (self.settings.style_weight * self._style[name])
             del a  # or the layer would live through the next ones
@@ -78,6 +82,16 @@ class Objective:
         if self.settings.tv_weight:
             total = total + roughness * (self.settings.tv_weight / picture.size)
         return total, content, style, float(roughness.item())
+
+    def _recompute_first(self, cost: Tensor, picture: Tensor) -> None:
+        """Let the first layer, the largest and cheapest of all, go until its gradient is due."""
+
+        def first() -> tuple[Array]:
+            ((_, a),) = self.net.walk(picture.detach(), [FIRST])
+            return (a.data,)
+
+        if cost._node is not None and cost._node.context is not None:
+            cost._node.context.recompute(first)
 
 
 def layer_size(name: str, shape: tuple[int, ...]) -> tuple[int, int]:

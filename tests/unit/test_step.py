@@ -11,7 +11,7 @@ import pytest
 
 import nstcore as nst
 from nstcore import models, ops
-from nstcore.autograd import Tensor
+from nstcore.autograd import Tensor, engine
 from nstcore.backend import cpu, memory
 from nstcore.style.objective import Objective
 from nstcore.style.settings import Settings
@@ -153,6 +153,28 @@ class TestMemory:
         costs.evaluate(pixels)
         pixels.grad = None
         assert memory.usage().used == before
+
+    def test_low_memory_gives_the_same_bits_in_less(self, net: models.VGG) -> None:
+        found, most = [], []
+        for setting in ("normal", "low"):
+            memory.give_back()
+            with memory.reuse():
+                costs, pixels = objective(net, 128, memory=setting), Tensor(drawn(1, 128, 128, 3), requires_grad=True)
+                terms = costs.evaluate(pixels)
+                assert pixels.grad is not None
+                found.append((terms, pixels.grad.tobytes()))
+            with memory.reuse():
+                memory.give_back()
+                costs.evaluate(pixels)
+                most.append(sum(memory.usage()))
+        assert found[0] == found[1]
+        assert most[1] <= most[0]
+
+    def test_low_memory_lets_the_first_layer_go(self, net: models.VGG) -> None:
+        for setting, lives in (("normal", True), ("low", False)):
+            total, *_ = objective(net, 64, memory=setting)._costs(Tensor(drawn(1, 64, 64, 3), requires_grad=True))
+            (node,) = [n for n in engine._in_order(total._node) if n.op.name == "style_loss"][:1]
+            assert [a is not None for a in node.context._saved] == ([True] if lives else [])
 
     def test_a_layer_that_nobody_holds_dies(self, net: models.VGG) -> None:
         seen: list[Any] = []
