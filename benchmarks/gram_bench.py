@@ -10,6 +10,7 @@ from harness import FULL, Bench, Contender  # first: it sets the threads of all 
 import numpy as np  # isort: skip
 
 import nstcore as nst
+from nstcore.backend.memory import reuse
 from nstcore.ops import OPS
 
 # Side and channels after conv1_1, conv2_1, conv3_1, conv4_1 and conv5_1.
@@ -94,4 +95,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reuse():  # as in a style transfer
+        main()

@@ -8,6 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
+
+# Switches of one benchmark file alone.
+EXTRA = {
+    "style_bench": {"--to-loss": "time to the loss that PyTorch's L-BFGS reaches in 300 evaluations, nothing else"}
+}
 
 
 def _arguments() -> argparse.Namespace:
@@ -16,6 +22,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="threads for every competitor")
     parser.add_argument("--isa", choices=("base", "avx2", "avx512"), help="hold every competitor to this set")
     parser.add_argument("--json", metavar="FILE", help="also write the table and the machine to this file")
+    for option, what in EXTRA.get(Path(sys.argv[0]).stem, {}).items():
+        parser.add_argument(option, action="store_true", help=what)
     return parser.parse_args()
 
 
@@ -40,7 +48,6 @@ from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from dataclasses import asdict, dataclass, field  # noqa: E402
 from importlib import import_module  # noqa: E402
 from importlib.metadata import PackageNotFoundError, version  # noqa: E402
-from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -51,7 +58,7 @@ FULL = ARGS.profile == "full"
 ROUNDS, SECONDS = (15, 6.0) if FULL else (5, 1.5)  # at least so many rounds, and about so long, for each piece of work
 MOST_ROUNDS = 200
 LEAST_SAMPLE = 5e-3  # a sample repeats a short call until it takes this long
-PAUSE = 2e-3  # lets the last competitor's threads stop spinning
+PAUSE = 1e-2  # lets the last competitor's threads stop spinning: they wait some milliseconds for more work
 
 
 @dataclass(frozen=True)

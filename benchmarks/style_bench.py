@@ -2,6 +2,9 @@
 
 The step is the whole of it: VGG-16 to conv5_1 with its real weights, five Gram matrices and one content layer, the
 gradient of the pixels, and Adam's update. The loss is compared with PyTorch's in the same run.
+
+--to-loss: PyTorch minimises the loss by its L-BFGS, as neural-style-pt does, in 300 evaluations; then nstcore starts
+from the same picture and stops at that loss.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ from harness import ARGS, FULL, Bench, Contender  # first: it sets the threads o
 import resource  # isort: skip
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 
 import nstcore as nst
+from nstcore.backend.memory import reuse
 from nstcore.models.vgg_layout import convolutions
 from nstcore.style.objective import Objective
 from nstcore.style.settings import Settings
@@ -27,6 +32,8 @@ STYLE = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 CONTENT = "conv4_2"
 LAST = "conv5_1"
 RATE = 0.02
+EVALUATIONS = 300
+FIRST_STEPS = 2  # they touch fresh memory
 
 
 def pictures(side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,17 +44,18 @@ def pictures(side: int) -> tuple[np.ndarray, np.ndarray]:
 
 def ours(side: int) -> Callable[[], float]:
     """A function that takes one step of our engine and returns the loss before it."""
+    pixels, closure = our_loss(side)
+    adam = nst.optim.Adam([pixels], RATE)
+    return lambda: adam.step(closure)
+
+
+def our_loss(side: int) -> tuple[nst.Tensor, Callable[[], float]]:
+    """The picture, and a function that computes its loss and gradient."""
     content, style = pictures(side)
-    settings = Settings(size=side, content_weight=1.0, style_weight=1.0, optimizer="adam")
+    settings = Settings(size=side, content_weight=1.0, style_weight=1.0)
     objective = Objective(nst.models.vgg16(), content, [style], settings)
     pixels = nst.tensor(content[None], requires_grad=True)
-    adam = nst.optim.Adam([pixels], RATE)
-
-    def closure() -> float:
-        pixels.grad = None
-        return objective.evaluate(pixels).total
-
-    return lambda: adam.step(closure)
+    return pixels, lambda: objective.evaluate(pixels).total
 
 
 def flops(side: int) -> float:
@@ -99,8 +107,7 @@ class TorchStep:
         flat = a.permute(0, 2, 3, 1).reshape(-1, a.shape[1])
         return flat.T @ flat
 
-    def __call__(self) -> float:
-        self.adam.zero_grad()
+    def loss(self) -> Any:
         found = self.features(self.pixels)
         difference = found[CONTENT] - self.target
         loss = 0.5 * (difference * difference).mean()
@@ -108,23 +115,114 @@ class TorchStep:
             _, c, h, w = found[name].shape
             gap = (self.gram(found[name]) - self.grams[name]) / (2 * h * w * c)
             loss = loss + 0.2 * (gap * gap).sum()
+        return loss
+
+    def __call__(self) -> float:
+        self.adam.zero_grad()
+        loss = self.loss()
         loss.backward()
         self.adam.step()
         return float(loss.detach())
 
+    def minimise(self, evaluations: int) -> list[float]:
+        """The loss of each evaluation of torch.optim.LBFGS, set as neural-style-pt sets it."""
+        losses: list[float] = []
+        lbfgs = self.torch.optim.LBFGS(
+            [self.pixels], max_iter=evaluations, max_eval=evaluations, tolerance_change=-1, tolerance_grad=-1
+        )
 
-def measure_peaks(side: int, names: list[str]) -> None:
-    """Print the peak memory of three steps, each contender in a process of its own."""
-    print(f"\npeak memory of a process that takes three steps at {side} px (resident, whole process):")
+        def closure() -> Any:
+            lbfgs.zero_grad()
+            loss = self.loss()
+            loss.backward()
+            losses.append(float(loss.detach()))
+            return loss
+
+        lbfgs.step(closure)
+        return losses
+
+
+def page_faults() -> int:
+    """Pages of memory that this process touched for the first time, so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def probe(name: str, side: int, steps: int = 8) -> None:
+    """Print what one contender needs in a process of its own: milliseconds a step, peak memory, page faults a step."""
+    step = contender(name, side)
+    for _ in range(FIRST_STEPS):
+        step()
+    before, times = page_faults(), []
+    for _ in range(steps):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    print(1e3 * float(np.median(times)), peak_megabytes(), (page_faults() - before) / steps)
+
+
+def in_a_process(name: str, side: int, threads: int = ARGS.threads, steps: int = 8) -> list[float]:
+    """What `probe` prints."""
+    isa = f", '--isa', '{ARGS.isa}'" if ARGS.isa else ""
+    program = (
+        f"import sys; sys.argv = ['style_bench.py', '--threads', '{threads}'{isa}]; import style_bench as b; "
+        f"b.in_reuse(b.probe, {name!r}, {side}, {steps})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=sys.path[0], capture_output=True, text=True, check=True)
+    return [float(word) for word in done.stdout.split()]
+
+
+def in_reuse(run: Callable[..., Any], *arguments: Any) -> Any:
+    """Call as `nst.style.transfer` computes: what is freed is kept for the next step."""
+    with reuse():
+        return run(*arguments)
+
+
+def measure_processes(names: list[str]) -> None:
+    """Print memory and page faults at 512 px, what a second thread brings, and how a step grows with the picture."""
+    columns = ("one thread", "two threads", "scaling", "peak memory", "page faults a step")
+    print(f"\n{'a process at 512 px':<20}{''.join(f'{c:>20}' for c in columns)}")
     for name in names:
-        probe = (
-            f"import sys; sys.argv = ['style_bench.py', '--threads', '{ARGS.threads}']; import style_bench as b; "
-            f"step = b.contender({name!r}, {side}); [step() for _ in range(3)]; print(b.peak_megabytes())"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", probe], cwd=sys.path[0], capture_output=True, text=True, check=True
-        )
-        print(f"  {name:<20} {done.stdout.strip():>6} MB")
+        (one, _, _), (two, peak, faults) = in_a_process(name, 512, 1, 4), in_a_process(name, 512, 2, 4)
+        cells = (f"{one:.0f} ms", f"{two:.0f} ms", f"{one / two:.2f}", f"{peak:.0f} MB", f"{faults:.0f}")
+        print(f"{name:<20}{''.join(f'{c:>20}' for c in cells)}", flush=True)
+    if FULL:
+        columns = ("step", "a pixel", "peak memory", "a pixel more")
+        print(f"\n{'nstcore by size':<20}{''.join(f'{c:>16}' for c in columns)}")
+        least = None
+        for side in (128, 256, 512, 1024, 2048):
+            step, peak, _ = in_a_process("nstcore", side, ARGS.threads, 3)
+            least = least or (peak, side)
+            grown = (peak - least[0]) * (1 << 20) / max(1, side**2 - least[1] ** 2)
+            cells = (f"{step:.0f} ms", f"{step * 1e6 / side**2:.0f} ns", f"{peak:.0f} MB", f"{grown:.0f} bytes")
+            print(f"{f'{side} px':<20}{''.join(f'{c:>16}' for c in cells)}", flush=True)
+
+
+def time_to_loss(side: int) -> None:
+    """Print how long PyTorch takes for its evaluations, and nstcore to the loss that they reach."""
+    import torch
+
+    torch.set_num_threads(ARGS.threads)
+    rival = TorchStep(torch, side, channels_last=False)
+    start = time.perf_counter()
+    losses = rival.minimise(EVALUATIONS)
+    theirs, goal = time.perf_counter() - start, min(losses)
+    pixels, evaluate = our_loss(side)
+    lbfgs = nst.optim.LBFGS([pixels])
+    count = 0
+
+    def closure() -> float:
+        nonlocal count
+        count += 1
+        return evaluate()
+
+    start, loss = time.perf_counter(), np.inf
+    while loss > goal and count < 4 * EVALUATIONS and not lbfgs.converged:
+        loss = lbfgs.step(closure)
+    ours = time.perf_counter() - start
+    print(f"{side} px, PyTorch: loss {losses[0]:.4g} to {goal:.4g}, {len(losses)} evaluations, {theirs:.1f} s")
+    print(f"{side} px, nstcore: {loss:.4g} in {count} evaluations, {ours:.1f} s: {theirs / ours:.2f} times as soon")
+    if loss > goal:
+        raise SystemExit("nstcore did not reach that loss")
 
 
 def peak_megabytes() -> int:
@@ -147,9 +245,19 @@ def contender(name: str, side: int) -> Callable[[], float]:
 
 
 def main() -> None:
-    """Measure the step at 256 and 512 px, and the memory at 512."""
+    """Measure the step at 256 and 512 px, then memory, page faults and threads; or the time to a loss."""
+    if ARGS.to_loss:
+        in_reuse(time_to_loss, 512 if FULL else 256)
+        return
     bench = Bench("style step", ["torch"])
     names = ["nstcore"] + (["torch", "torch channels-last"] if bench.libraries["torch"] else [])
+    in_reuse(measure_steps, bench, names)
+    bench.finish()
+    measure_processes(names)
+
+
+def measure_steps(bench: Bench, names: list[str]) -> None:
+    """The contenders in turns, at each size."""
     for side in (128, 256, 512) if FULL else (256, 512):
         steps = {name: contender(name, side) for name in names}
         first = [step() for step in steps.values()]
@@ -158,8 +266,6 @@ def main() -> None:
             raise SystemExit("the contenders do not minimise the same loss")
         bench.measure(f"{side} px", [Contender(n, s) for n, s in steps.items()], flops=flops(side))
         del steps
-    bench.finish()
-    measure_peaks(512, names)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 #include "../csrc/gram/gram.h"
+
 #include "bindings.h"
 #include "convert.h"
 
@@ -21,20 +22,35 @@ void forward(const Array<T>& x, Array<T>& g) {
 }
 
 template <class T>
-void backward(const Array<T>& x, const Array<T>& d, Array<T>& dx) {
+void backward(const Array<T>& x, const Array<T>& d, double weight, bool add, Array<T>& dx) {
     const GramShape s = shape_of(x);
     const T* dp = input(d, {s.images, s.channels, s.channels}, "d");
     T* to = output(dx, {x.shape(0), x.shape(1), x.shape(2), x.shape(3)}, "dx");
     const T* from = x.data();
     py::gil_scoped_release release;
-    NST_CALL(gram_backward_cpu<T>(from, dp, s, to));
+    NST_CALL(gram_backward_cpu<T>(from, dp, static_cast<T>(weight), s, add, to));
+}
+
+template <class T>
+double style_forward(const Array<T>& x, const Array<T>& target, double scale, Array<T>& d) {
+    const GramShape s = shape_of(x);
+    const T* wanted = input(target, {s.images, s.channels, s.channels}, "target");
+    T* to = output(d, {s.images, s.channels, s.channels}, "d");
+    const T* from = x.data();
+    double j = 0;
+    py::gil_scoped_release release;
+    NST_CALL(style_loss_forward_cpu<T>(from, wanted, scale, s, to, &j));
+    return j;
 }
 
 template <class T>
 void bind(py::module_& m) {
-    m.def("gram_forward_cpu", &forward<T>, py::arg("x").noconvert(), py::arg("g").noconvert());
-    m.def("gram_backward_cpu", &backward<T>, py::arg("x").noconvert(), py::arg("d").noconvert(),
-          py::arg("dx").noconvert());
+    using py::arg;
+    m.def("gram_forward_cpu", &forward<T>, arg("x").noconvert(), arg("g").noconvert());
+    m.def("gram_backward_cpu", &backward<T>, arg("x").noconvert(), arg("d").noconvert(), arg("weight"), arg("add"),
+          arg("dx").noconvert());
+    m.def("style_loss_forward_cpu", &style_forward<T>, arg("x").noconvert(), arg("target").noconvert(), arg("scale"),
+          arg("d").noconvert());
 }
 
 }  // namespace

@@ -9,7 +9,9 @@ void bind_memory(pybind11::module_& m);
 void bind_conv(pybind11::module_& m);
 void bind_pool(pybind11::module_& m);
 void bind_gram(pybind11::module_& m);
+void bind_style(pybind11::module_& m);
 void bind_pairwise(pybind11::module_& m);
 void bind_triplet(pybind11::module_& m);
+void bind_vector(pybind11::module_& m);
 
 }  // namespace nst

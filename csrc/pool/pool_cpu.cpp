@@ -1,6 +1,7 @@
 // Pooling, a vector of channels at a time. Forward: one job a row of the result, each pixel reads its window. Backward:
 // one job a row of dx, each pixel collects from the windows over it, in row-major order; so nothing is written twice,
-// nothing races, and dx needs no zeros first.
+// nothing races, and dx needs no zeros first. Where windows abut, a pixel lies in one window at most, and one job a row
+// of windows spreads each result over its window, past the caches if dx is large.
 //
 //   forward  (3x3, stride 2)              backward
 //   x  . . . . . . .                      dx  . . . . .        a pixel lies in up to
@@ -198,6 +199,52 @@ void collect(const PoolShape& s, T* dx, const Gather& gather) {
     });
 }
 
+// Whether every pixel lies in one window at most, and no window hangs over the edge.
+inline bool abut(const PoolAxis& a) { return a.window == a.stride && a.padding == 0 && a.out * a.window <= a.in; }
+
+// One pixel of dx: value(way, channel) for all its channels.
+template <class T, bool Stream, class Value>
+inline void put_pixel(T* to, int64_t channels, const Value& value) {
+    over_channels<T>(channels, [&](auto way, int64_t c) {
+        using Way = decltype(way);
+        if constexpr (Stream && std::is_same_v<Way, Wide<T>>) store_stream(to + c, value(way, c));
+        else Way::put(to + c, value(way, c));
+    });
+}
+
+// Fills dx with value(way, first element of the window's result, tap, channel), windows abutting, and with zeros
+// where no window is.
+template <class T, bool Stream, class Value>
+void spread(const PoolShape& s, T* dx, const Value& value) {
+    const int64_t c = s.channels, width = s.x.in, covered = s.x.out * s.x.window;
+    const auto zero = [](auto way, int64_t) { return typename decltype(way)::V{}; };
+    const int64_t bands = ceil_div(s.y.in, s.y.window);  // the last one may have no windows
+    parallel_for(s.images * bands, [&](int64_t job, int) {
+        const int64_t n = job / bands, p = job % bands, first = p * s.y.window;
+        for (int64_t i = first; i < min_of(first + s.y.window, s.y.in); i++) {
+            T* row = dx + (n * s.y.in + i) * width * c;
+            const int64_t results = (n * s.y.out + p) * s.x.out * c, tap = (i - first) * s.x.window;
+            const int64_t full = p < s.y.out ? covered : 0;
+            for (int64_t j = 0, window = 0; j < full; window++)
+                for (int64_t q = 0; q < s.x.window; q++, j++)
+                    put_pixel<T, Stream>(row + j * c, c, [&](auto way, int64_t k) {
+                        return value(way, results + window * c, tap + q, k);
+                    });
+            for (int64_t j = full; j < width; j++) put_pixel<T, Stream>(row + j * c, c, zero);
+        }
+        if (Stream) stream_end();
+    });
+}
+
+// Spreads where windows abut; false where they do not.
+template <class T, class Value>
+bool spread_if_abutting(const PoolShape& s, T* dx, const Value& value) {
+    if (!abut(s.y) || !abut(s.x)) return false;
+    if (can_stream(dx, s.images * s.y.in * s.x.in * s.channels, s.channels)) spread<T, true>(s, dx, value);
+    else spread<T, false>(s, dx, value);
+    return true;
+}
+
 }  // namespace
 
 template <class T, class Index>
@@ -223,6 +270,12 @@ void max_pool2d_forward_cpu(const T* x, const PoolShape& s, T* y, Index* at) {
 
 template <class T, class Index>
 void max_pool2d_backward_cpu(const T* dy, const Index* at, const PoolShape& s, T* dx) {
+    const auto won_by = [&](auto way, int64_t result, int64_t tap, int64_t c) {
+        using Way = decltype(way);
+        const auto won = Way::get_index(at + result + c) == Way::number(tap);
+        return won ? Way::get(dy + result + c) : typename Way::V{};
+    };
+    if (spread_if_abutting<T>(s, dx, won_by)) return;
     collect<T>(s, dx, [&](auto way, const Part<T>* parts, int64_t count, int64_t c) {
         using Way = decltype(way);
         typename Way::V sum{};
@@ -250,6 +303,11 @@ void avg_pool2d_forward_cpu(const T* x, const PoolShape& s, T* y) {
 
 template <class T>
 void avg_pool2d_backward_cpu(const T* dy, const PoolShape& s, T* dx) {
+    const T share = T(1) / static_cast<T>(s.y.window * s.x.window);
+    const auto part_of = [&](auto way, int64_t result, int64_t, int64_t c) {
+        return share * decltype(way)::get(dy + result + c);
+    };
+    if (spread_if_abutting<T>(s, dx, part_of)) return;
     collect<T>(s, dx, [&](auto way, const Part<T>* parts, int64_t count, int64_t c) {
         using Way = decltype(way);
         typename Way::V sum{};

@@ -1,12 +1,13 @@
 """The tape: what was computed from what, and the pass back over it.
 
 A `Node` is one operation that ran; it holds its context (saved arrays) and, for each input, the tensor or node that
-the input's gradient goes to. `run_backward` visits the nodes in reverse topological order, without recursion, and
+the input's gradient goes to. `run_backward` visits the nodes in the reverse of the order in which they were made, and
 frees each node's saved arrays as soon as its gradient is computed.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -67,13 +68,14 @@ def native_order(a: Array) -> Array:
 class Context:
     """What one run of an operation keeps for its gradient."""
 
-    __slots__ = ("_prints", "_saved", "extra", "needs")
+    __slots__ = ("_prints", "_recompute", "_saved", "extra", "needs")
 
     def __init__(self, needs: tuple[bool, ...]) -> None:
         self.needs = needs  # whether each input wants a gradient
         self.extra: Any = None  # anything that is not an array the user can reach
         self._saved: tuple[Array | None, ...] = ()
         self._prints: tuple[int | None, ...] = ()
+        self._recompute: Callable[[], tuple[Array | None, ...]] | None = None
 
     def save(self, *arrays: Array | None) -> None:
         """Keep `arrays` for the gradient (only when one is wanted) and remember what they contain."""
@@ -81,8 +83,14 @@ class Context:
             self._saved = arrays
             self._prints = tuple(None if a is None else fingerprint(a) for a in arrays)
 
+    def recompute(self, arrays: Callable[[], tuple[Array | None, ...]]) -> None:
+        """Let go of the saved arrays; `arrays` gives the same ones again, bit for bit, when the gradient needs them."""
+        self._saved, self._prints, self._recompute = (), (), arrays
+
     def saved(self) -> tuple[Any, ...]:
         """The saved arrays; `GradientError` when one was changed since."""
+        if self._recompute is not None:
+            return self._recompute()
         for a, before in zip(self._saved, self._prints, strict=True):
             if a is not None and fingerprint(a) != before:
                 raise GradientError(
@@ -95,7 +103,8 @@ class Context:
 class Node:
     """One operation on the tape."""
 
-    __slots__ = ("context", "kernel", "op", "params", "parents")
+    __slots__ = ("context", "kernel", "number", "op", "params", "parents")
+    numbers = itertools.count()
 
     def __init__(self, op: Op, kernel: Kernel, context: Context, parents: tuple[Any, ...], params: dict[str, Any]):
         self.op = op
@@ -103,18 +112,31 @@ class Node:
         self.context: Context | None = context
         self.parents: tuple[Tensor | Node | None, ...] = parents
         self.params = params
+        self.number = next(Node.numbers)  # larger than those of the nodes it came from
 
     def backward(self, grad: Array) -> tuple[Array | None, ...]:
         """Gradients of the inputs, one each."""
+        gradients: tuple[Array | None, ...] = self._run(self.kernel.backward, grad)
+        return gradients
+
+    def adds_to_first_input(self) -> bool:
+        """Whether `add_backward` can be used: only the first input wants a gradient."""
+        return self.kernel.add_backward is not None and all(p is None for p in self.parents[1:])
+
+    def add_backward(self, grad: Array, into: Array) -> None:
+        """Add the gradient of the first input to `into`."""
+        self._run(self.kernel.add_backward, grad, into)
+
+    def _run(self, function: Callable[..., Any] | None, *arrays: Array) -> Any:
         if self.context is None:
             raise GradientError(
                 f"[{self.op.name}] the tape was already used by backward(); "
                 "pass retain_graph=True to the first call to use it twice"
             )
-        if self.kernel.backward is None:
+        if function is None:
             raise GradientError(f"[{self.op.name}] has no gradient")
         try:
-            return self.kernel.backward(self.context, grad, **self.params)
+            return function(self.context, *arrays, **self.params)
         except GradientError as error:
             raise GradientError(f"[{self.op.name}] {error}") from None
 
@@ -147,20 +169,20 @@ def apply(op: Op, inputs: tuple[Any, ...], **params: Any) -> Any:
     return Tensor(result, requires_grad=True, _node=Node(op, kernel, context, parents, params))
 
 
-def _topological(root: Node) -> list[Node]:
-    """All nodes that `root` depends on and itself, every node after the nodes it came from."""
-    order: list[Node] = []
-    done: set[int] = set()
-    stack: list[tuple[Node, bool]] = [(root, False)]
-    while stack:
-        node, expanded = stack.pop()
-        if expanded:
-            order.append(node)
-        elif id(node) not in done:
-            done.add(id(node))
-            stack.append((node, True))
-            stack.extend((p, False) for p in node.parents if isinstance(p, Node) and id(p) not in done)
-    return order
+def _in_order(root: Node) -> list[Node]:
+    """`root` and all nodes that it depends on, in the order in which they were made.
+
+    So a loss of a layer that is made before the next layer is visited right before that layer's own node: its gradient
+    does not wait through the whole pass, and can be added in place.
+    """
+    found: dict[int, Node] = {}
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node.number not in found:
+            found[node.number] = node
+            waiting.extend(p for p in node.parents if isinstance(p, Node))
+    return [found[number] for number in sorted(found)]
 
 
 class _Gradients:
@@ -187,33 +209,49 @@ class _Gradients:
         if owned:
             self._owned.add(key)
 
-    def pop(self, target: object) -> Array | None:
+    def own(self, target: object) -> Array | None:
+        """What `target` has, if it may be added to in place."""
+        return self._sums[id(target)] if id(target) in self._owned else None
+
+    def pop(self, target: object) -> tuple[Array | None, bool]:
+        """Take what `target` has, and whether nobody else holds it."""
+        owned = id(target) in self._owned
         self._owned.discard(id(target))
-        return self._sums.pop(id(target), None)
+        return self._sums.pop(id(target), None), owned
 
 
 @np.errstate(all="ignore")
-def run_backward(root: Node, seed: Array, retain_graph: bool, deliver: Callable[[Tensor, Array], None]) -> None:
-    """Carry `seed`, the gradient of `root`'s result, back over the tape; `deliver` gets each leaf's gradient."""
-    order = _topological(root)
+def run_backward(root: Node, seed: Array, retain_graph: bool, deliver: Callable[[Tensor, Array, bool], None]) -> None:
+    """Carry `seed`, the gradient of `root`'s result, back over the tape.
+
+    `deliver` gets each leaf with its gradient, and whether nobody else holds that array.
+    """
+    order = _in_order(root)
     gradients = _Gradients()
     gradients.add(root, seed, owned=False)
     leaves: dict[int, Tensor] = {}
     while order:
         node = order.pop()
-        grad = gradients.pop(node)
+        grad, _ = gradients.pop(node)
         if grad is None:
             continue
-        for parent, part in zip(node.parents, node.backward(grad), strict=True):
-            if parent is None or part is None:
-                continue
-            gradients.add(parent, part, owned=bool(node.kernel.symbols))
-            if not isinstance(parent, Node):
-                leaves[id(parent)] = parent
+        leaves.update((id(p), p) for p in node.parents if p is not None and not isinstance(p, Node))
+        _step_back(node, grad, gradients)
         if not retain_graph:
             node.context = None
         del grad
     for leaf in leaves.values():
-        total = gradients.pop(leaf)
+        total, owned = gradients.pop(leaf)
         if total is not None:
-            deliver(leaf, total)
+            deliver(leaf, total, owned)
+
+
+def _step_back(node: Node, grad: Array, gradients: _Gradients) -> None:
+    """Add the gradients of one node's inputs to those that they have."""
+    into = gradients.own(node.parents[0]) if node.adds_to_first_input() else None
+    if into is not None and into.flags.c_contiguous:
+        node.add_backward(grad, into)
+        return
+    for parent, part in zip(node.parents, node.backward(grad), strict=True):
+        if parent is not None and part is not None:
+            gradients.add(parent, part, owned=bool(node.kernel.symbols))

@@ -102,7 +102,7 @@ class Tensor:
         if seed.shape != self.shape:
             raise ShapeError(f"[backward] expects grad of shape {self.shape}, got {seed.shape}")
         if self._node is None:
-            _deliver(self, seed)
+            _deliver(self, seed, owned=False)
         else:
             run_backward(self._node, seed, retain_graph, _deliver)
 
@@ -191,10 +191,11 @@ class Tensor:
         return self.transpose()
 
 
-def _deliver(leaf: Tensor, grad: NDArray[Any]) -> None:
-    """Add `grad` to a leaf's gradient; a copy, since one array may be the gradient of several tensors."""
+def _deliver(leaf: Tensor, grad: NDArray[Any], owned: bool) -> None:
+    """Add `grad` to a leaf's gradient; a copy, unless nobody else holds it (one may be that of several tensors)."""
     if leaf.grad is None:
-        leaf.grad = np.array(grad, leaf.dtype)
+        given = owned and isinstance(grad, np.ndarray) and grad.dtype == leaf.dtype
+        leaf.grad = grad if given else np.array(grad, leaf.dtype)
     else:
         leaf.grad = np.asarray(leaf.grad + grad, leaf.dtype)
 

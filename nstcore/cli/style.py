@@ -15,7 +15,7 @@ import typer
 
 from nstcore.cli import INTERRUPTED, _progress
 from nstcore.errors import ArgumentError, NonFiniteError
-from nstcore.style.settings import Init, OptimizerName, Pooling, Settings
+from nstcore.style.settings import Init, Memory, OptimizerName, Pooling, Settings
 
 _D = Settings()
 _LAYERS = "Comma-separated, each with an optional weight: conv1_1,conv4_1=0.5. Default: "
@@ -45,6 +45,7 @@ def style(
     learning_rate: Annotated[float | None, typer.Option(help="Of adam and gd, in units of the pixel range.")] = None,
     pooling: Annotated[str, typer.Option(help="Of the network: max or avg.")] = _D.pooling,
     seed: Annotated[int, typer.Option(help="Of the white noise.")] = _D.seed,
+    memory: Annotated[str, typer.Option(help="normal, or low: the same picture in less of it.")] = _D.memory,
     weights: Annotated[Path | None, typer.Option(help="VGG weights (.npz) instead of the embedded VGG-16.")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Also write the picture every N steps.")] = None,
     history: Annotated[Path | None, typer.Option(help="Write the losses of each step: .csv")] = None,
@@ -62,6 +63,7 @@ def style(
         style_layers=_layers("--style-layers", style_layers),
         blend=_numbers("--blend", blend), init=cast(Init, init), optimizer=cast(OptimizerName, optimizer),
         learning_rate=learning_rate, pooling=cast(Pooling, pooling), seed=seed,
+        memory=cast(Memory, memory),
     )  # fmt: skip
     job = _Job(content, styles or [], output, settings, weights, save_every, history, plot, max_pixels)
     return job.run(as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,6 +77,16 @@ class VGG(Module):
         Raises `ArgumentError` for an unknown layer (the message lists them), `ShapeError` when a picture is too small
         for a layer, `DTypeError` for a tensor of another type than the weights, `ImageError` for values outside [0, 1].
         """
+        found = dict(self.walk(images, layers))
+        return {name: found[name] if isinstance(images, Tensor) else found[name].data for name in layers}
+
+    def walk(self, images: Any, layers: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """Name and activation of each of `layers`, from the picture upwards, as soon as it is computed.
+
+        What the caller lets go of is gone before the next layers are computed, unless a gradient needs it; and a loss
+        that is taken of an activation at once is differentiated when the pass back arrives there, not before.
+        Arguments and errors as `features`; always gives tensors.
+        """
         wanted = self.check_layers(layers)
         names = self.layers[: max((self.layers.index(n) for n in wanted), default=-1) + 1]
         x, least = self._prepare(images), self.least_side(layers)
@@ -85,12 +95,10 @@ class VGG(Module):
                 f"[{self.architecture}] expects pictures of at least {least} x {least} for {', '.join(layers)}, "
                 f"got {x.shape[1]} x {x.shape[2]} (height x width)"
             )
-        found: dict[str, Any] = {}
         for name in names:
             x = self.convolutions[name](x) if name in self.convolutions else self._pool(x)
             if name in wanted:
-                found[name] = x
-        return {name: found[name] if isinstance(images, Tensor) else found[name].data for name in layers}
+                yield name, x
 
     def forward(self, images: Any) -> Any:
         """The last layer's activations."""
@@ -124,8 +132,7 @@ class VGG(Module):
             x = Tensor(as_images(images).astype(self.dtype, copy=False))
         how = self._preprocessing
         mean, std = np.asarray(how["mean"]), np.asarray(how["std"])
-        scale, shift = (how["scale"] / std).astype(self.dtype), (-mean / std).astype(self.dtype)
-        return (x[..., ::-1] if how["color_order"] == "BGR" else x) * scale + shift
+        return ops.normalize_channels(x, how["scale"] / std, -mean / std, reverse=how["color_order"] == "BGR")
 
     def _pool(self, x: Tensor) -> Any:
         return ops.max_pool2d(x, 2) if self.pooling == "max" else ops.avg_pool2d(x, 2)

@@ -19,18 +19,19 @@ from nstcore.ops.elementwise import (
     sqrt,
     sub,
 )
-from nstcore.ops.gram import gram
+from nstcore.ops.gram import gram, style_loss
 from nstcore.ops.linear import l2_normalize, logistic_loss, matmul
 from nstcore.ops.pairwise import nearest, pairwise_sqdist
 from nstcore.ops.pool import avg_pool2d, max_pool2d
 from nstcore.ops.reduce import mean, sum
 from nstcore.ops.shaping import concat, getitem, reshape, transpose
+from nstcore.ops.style import content_loss, normalize_channels, total_variation
 from nstcore.ops.triplet import TripletStats, batch_triplet_loss, triplet_loss, triplet_stats
 
 __all__ = [
     "OPS", "Case", "Kernel", "Op", "Tolerance", "TripletStats",
-    "absolute", "add", "avg_pool2d", "batch_triplet_loss", "concat", "conv2d", "div", "exp", "getitem",
-    "gram", "l2_normalize", "log", "logistic_loss", "matmul", "max_pool2d", "maximum", "mean", "mul",
-    "nearest", "pairwise_sqdist", "power", "relu", "reshape", "sigmoid", "softplus", "sqrt", "sub", "sum",
-    "transpose", "triplet_loss", "triplet_stats",
+    "absolute", "add", "avg_pool2d", "batch_triplet_loss", "concat", "content_loss", "conv2d", "div", "exp",
+    "getitem", "gram", "l2_normalize", "log", "logistic_loss", "matmul", "max_pool2d", "maximum", "mean", "mul",
+    "nearest", "normalize_channels", "pairwise_sqdist", "power", "relu", "reshape", "sigmoid", "softplus", "sqrt",
+    "style_loss", "sub", "sum", "total_variation", "transpose", "triplet_loss", "triplet_stats",
 ]  # fmt: skip

@@ -31,11 +31,14 @@ class Kernel:
     ``backward(ctx, grad, **params)`` returns one gradient an input, ``None`` where ``ctx.needs[i]`` is false.
     ``symbols`` are the native functions it calls; the gradients of a kernel that has some are new arrays of its own,
     which the tape may add to in place.
+    ``add_backward(ctx, grad, into, **params)`` adds the gradient of the first input, when it is the only one wanted, to
+    the contiguous array `into`: a pass over memory less where an input has a gradient from elsewhere already.
     """
 
     forward: Callable[..., Any]
     backward: Callable[..., tuple[Array | None, ...]] | None
     symbols: tuple[str, ...] = ()
+    add_backward: Callable[..., None] | None = None
 
 
 @dataclass(frozen=True)

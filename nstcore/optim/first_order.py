@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nstcore.autograd import Tensor
+from nstcore.backend.memory import empty
 from nstcore.optim.optimizer import Closure, Optimizer, State, fraction, positive
 
 
@@ -34,7 +35,7 @@ class SGD(Optimizer):
                 continue
             v *= self.momentum
             v += p.grad
-            p.data -= np.asarray(self.learning_rate, p.dtype) * v
+            p.data -= np.multiply(v, np.asarray(self.learning_rate, p.dtype), out=empty(p.shape, p.dtype))
         return loss
 
     def state_dict(self) -> State:
@@ -81,9 +82,19 @@ class Adam(Optimizer):
         for p, m, v in zip(self.parameters, self._mean, self._square, strict=True):
             if p.grad is None:
                 continue
-            m += (1 - b1) * (p.grad - m)
-            v += (1 - b2) * (p.grad * p.grad - v)
-            p.data -= (rate * m / (np.sqrt(v) + eps)).astype(p.dtype, copy=False)
+            change, root = empty(p.shape, p.dtype), empty(p.shape, p.dtype)
+            np.subtract(p.grad, m, out=change)
+            change *= 1 - b1
+            m += change
+            np.multiply(p.grad, p.grad, out=change)
+            change -= v
+            change *= 1 - b2
+            v += change
+            np.sqrt(v, out=root)
+            root += eps
+            np.multiply(m, rate, out=change)
+            change /= root
+            p.data -= change
         return loss
 
     def state_dict(self) -> State:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor
+from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError
 from nstcore.optim.optimizer import Closure, Optimizer, State, positive
 
@@ -20,7 +21,22 @@ MOST_TRIALS = 12  # of one line search
 
 def dot(a: Vector, b: Vector) -> float:
     """⟨a, b⟩ in float64 and in a fixed order of summation, so that it does not depend on the number of threads."""
-    return float(np.einsum("i,i->", a, b, dtype=np.float64))
+    from nstcore.backend.cpu import native
+
+    return float(native.dot(a, b))
+
+
+def add_scaled(y: Vector, weight: float, x: Vector) -> None:
+    """y ← y + weight · x, in place."""
+    from nstcore.backend.cpu import native
+
+    native.add_scaled(x, weight, y)
+
+
+def scaled(x: Vector, weight: float) -> Vector:
+    """weight · x as a new vector."""
+    y: Vector = np.multiply(x, np.asarray(weight, x.dtype), out=empty(x.shape, x.dtype))
+    return y
 
 
 class LBFGS(Optimizer):
@@ -73,7 +89,8 @@ class LBFGS(Optimizer):
             )
             if found:
                 length, loss, gradient = found
-                self._remember(length * direction, gradient - self._gradient)
+                change = np.subtract(gradient, self._gradient, out=empty(gradient.shape, gradient.dtype))
+                self._remember(scaled(direction, length), change)
                 self._loss, self._gradient = loss, gradient
                 return
         self._write(start)
@@ -87,7 +104,7 @@ class LBFGS(Optimizer):
         low, high = 0.0, np.inf
         best: tuple[float, float, Vector] | None = None
         for _ in range(MOST_TRIALS):
-            self._write(start + np.asarray(length, start.dtype) * direction)
+            self._move(start, length, direction)
             loss, gradient = self._evaluate(closure)
             there = dot(gradient, direction)
             if not np.isfinite([loss, there]).all() or loss > self._loss + SUFFICIENT_DECREASE * length * slope:
@@ -99,41 +116,50 @@ class LBFGS(Optimizer):
                 low = length
             length = (low + high) / 2 if np.isfinite(high) else 2 * low
         if best:
-            self._write(start + np.asarray(best[0], start.dtype) * direction)
+            self._move(start, best[0], direction)
         return best
 
     def _direction(self) -> Vector:
         """−H g by the two-loop recursion."""
-        q = -self._gradient
+        q = scaled(self._gradient, -1.0)
         weights = []
         for s, y, rho in reversed(self._pairs):
             weights.append(rho * dot(s, q))
-            q -= np.asarray(weights[-1], q.dtype) * y
+            add_scaled(q, -weights[-1], y)
         if self._pairs:
             s, y, rho = self._pairs[-1]
             q *= np.asarray(1.0 / (rho * dot(y, y)), q.dtype)
         for (s, y, rho), weight in zip(self._pairs, reversed(weights), strict=True):
-            q += np.asarray(weight - rho * dot(y, q), q.dtype) * s
+            add_scaled(q, weight - rho * dot(y, q), s)
         return q
 
     def _first_length(self, direction: Vector) -> float:
-        return self.first_step / max(float(np.max(np.abs(direction))), 1e-30)
+        return self.first_step / max(float(max(np.max(direction), -np.min(direction))), 1e-30)
 
     def _remember(self, s: Vector, y: Vector) -> None:
         """Keep a pair when its curvature is safely positive."""
         curvature = dot(s, y)
         if curvature > 1e-10 * np.sqrt(dot(s, s) * dot(y, y)):
-            self._pairs.append((s.astype(y.dtype, copy=False), y, 1.0 / curvature))
+            self._pairs.append((s, y, 1.0 / curvature))
             del self._pairs[: -self.history]
 
     def _evaluate(self, closure: Closure) -> tuple[float, Vector]:
         self.zero_grad()
         loss = closure()
         parts = [np.zeros(p.size, p.dtype) if p.grad is None else p.grad.ravel() for p in self.parameters]
-        return loss, np.concatenate(parts)
+        return loss, self._joined(parts)
 
     def _read(self) -> Vector:
-        return np.concatenate([p.data.ravel() for p in self.parameters])
+        return self._joined([p.data.ravel() for p in self.parameters])
+
+    def _joined(self, parts: list[Vector]) -> Vector:
+        return np.concatenate(parts, out=empty((sum(part.size for part in parts),), self.parameters[0].dtype))
+
+    def _move(self, start: Vector, length: float, direction: Vector) -> None:
+        """Put the parameters at start + length · direction."""
+        there = scaled(direction, length)
+        there += start
+        self._write(there)
 
     def _write(self, flat: Vector) -> None:
         at = 0

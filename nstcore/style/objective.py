@@ -17,6 +17,8 @@ from nstcore.style.settings import Settings
 
 Array = NDArray[Any]
 
+FIRST = "conv1_1"
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -47,7 +49,8 @@ class Objective:
         """Target Gram matrix of each style layer, for a picture of this shape."""
         blended: dict[str, Array] = {}
         for share, style in zip(self.settings.blend_shares(len(styles)), styles, strict=True):
-            for name, a in self.net.features(style[None], list(self._style)).items():
+            for name, features in self.net.walk(style[None], list(self._style)):
+                a = features.data
                 height, width = layer_size(name, shape)
                 scaled = ops.gram(a) * (share * height * width / (a.shape[1] * a.shape[2]))
                 blended[name] = blended[name] + scaled if name in blended else scaled
@@ -61,21 +64,34 @@ class Objective:
         return Terms(total.item(), content, style, variation)
 
     def _costs(self, picture: Tensor) -> tuple[Tensor, float, dict[str, float], float]:
-        features = self.net.features(picture, [*{**self._content, **self._style}])
         total: Any = 0.0
-        content, style = 0.0, {}
-        for name, share in self._content.items():
-            cost = content_loss(features[name], self._activations[name])
-            content += share * cost.item()
-            total = total + cost * (self.settings.content_weight * share / features[name].size)
-        for name, share in self._style.items():
-            cost = style_loss(features[name], self._grams[name])
-            style[name] = cost.item()
-            total = total + cost * (self.settings.style_weight * share)
+        content, style = 0.0, dict.fromkeys(self._style, 0.0)
+        for name, a in self.net.walk(picture, [*{**self._content, **self._style}]):
+            if name in self._content:
+                cost, share = content_loss(a, self._activations[name]), self._content[name]
+                content += share * cost.item()
+                total = total + cost * (self.settings.content_weight * share / a.size)
+            if name in self._style:
+                cost = style_loss(a, self._grams[name])
+                if name == FIRST and self.settings.memory == "low":
+                    self._recompute_first(cost, picture)
+                style[name] = cost.item()
+                total = total + cost * (self.settings.style_weight * self._style[name])
+            del a  # or the layer would live through the next ones
         roughness = total_variation(picture if self.settings.tv_weight else picture.detach())
         if self.settings.tv_weight:
             total = total + roughness * (self.settings.tv_weight / picture.size)
         return total, content, style, float(roughness.item())
+
+    def _recompute_first(self, cost: Tensor, picture: Tensor) -> None:
+        """Let the first layer, the largest and cheapest of all, go until its gradient is due."""
+
+        def first() -> tuple[Array]:
+            ((_, a),) = self.net.walk(picture.detach(), [FIRST])
+            return (a.data,)
+
+        if cost._node is not None and cost._node.context is not None:
+            cost._node.context.recompute(first)
 
 
 def layer_size(name: str, shape: tuple[int, ...]) -> tuple[int, int]:

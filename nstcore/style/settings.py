@@ -14,6 +14,7 @@ from nstcore.optim.optimizer import REAL
 Init = Literal["content", "noise", "style"]
 OptimizerName = Literal["lbfgs", "adam", "gd"]
 Pooling = Literal["max", "avg"]
+Memory = Literal["normal", "low"]
 LayerWeights = Mapping[str, float] | Sequence[str]
 
 SMALLEST, LARGEST = 16, 16384  # pixels of the longer side; conv5_1 needs 16 in each
@@ -32,6 +33,8 @@ class Settings:
     init: what the run starts from. optimizer: "lbfgs", "adam" or "gd" (gradient descent with momentum).
     learning_rate: step size of "adam" and "gd" in units of the pixel range; None for the optimiser's own default.
     pooling: of the network, "max" or "avg" (a network that is passed has its own). seed: of the white noise.
+    memory: "low" computes the first layer, the largest, once more when its gradient is due instead of keeping it: the
+    same picture, bit for bit, in less memory, a little later.
     """
 
     size: int = 512
@@ -47,6 +50,7 @@ class Settings:
     learning_rate: float | None = None
     pooling: Pooling = "max"
     seed: int = 0
+    memory: Memory = "normal"
 
     def __post_init__(self) -> None:
         _whole("size", self.size, SMALLEST, LARGEST)
@@ -62,7 +66,7 @@ class Settings:
                 raise ArgumentError("[style] expects learning_rate above 0, got 0")
             if self.optimizer == "lbfgs":
                 raise ArgumentError("[style] learning_rate is for optimizer adam or gd; lbfgs searches along each step")
-        for name, allowed in (("init", Init), ("optimizer", OptimizerName), ("pooling", Pooling)):
+        for name, allowed in (("init", Init), ("optimizer", OptimizerName), ("pooling", Pooling), ("memory", Memory)):
             if getattr(self, name) not in get_args(allowed):
                 raise ArgumentError(
                     f"[style] expects {name} to be one of {', '.join(get_args(allowed))}, got {getattr(self, name)!r}"

@@ -103,20 +103,15 @@ def test_float32_stays_finite_at_huge_activations(scale: float) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda a: style.content_loss(a, a[:, :2]), ShapeError, r"of one shape, got \(1, 3, 4, 2\) and \(1, 2, 4, 2\)"),
-        (lambda a: style.content_loss(a[0], a[0]), ShapeError, r"\(n, h, w, c\) of one shape, got \(3, 4, 2\)"),
-        (lambda a: style.content_loss(a, a.astype("float32")), DTypeError, "one type, got float64 and float32"),
-        (lambda a: style.style_loss(a, np.zeros((1, 3, 3))), ShapeError, r"shape \(1, 2, 2\), got \(1, 3, 3\)"),
-        (lambda a: style.style_loss(a[0], np.zeros((2, 2))), ShapeError, r"\[gram\] expects"),
-        (
-            lambda a: style.style_loss(a, np.zeros((1, 2, 2), "float32")),
-            DTypeError,
-            "one type, got float64 and float32",
-        ),
+        (lambda a: style.content_loss(a, a[:, :2]), ShapeError, r"axis h must agree .*\(1, 3, 4, 2\), \(1, 2, 4, 2\)"),
+        (lambda a: style.content_loss(a[0], a[0]), ShapeError, r"\(n, h, w, c\), got \(3, 4, 2\)"),
+        (lambda a: style.content_loss(a, a.astype("float32")), DTypeError, "one type.* got float64, float32"),
+        (lambda a: style.style_loss(a, np.zeros((1, 3, 3))), ShapeError, r"axis c must agree .*\(1, 3, 3\)"),
+        (lambda a: style.style_loss(a[0], np.zeros((2, 2))), ShapeError, r"\[style_loss\] expects \(n, h, w, c\)"),
+        (lambda a: style.style_loss(a, np.zeros((1, 2, 2), "float32")), DTypeError, "one type.* got float64, float32"),
         (lambda a: style.style_loss(np.zeros((1, 0, 4, 2)), np.zeros((1, 2, 2))), ShapeError, "at least one element"),
-        (lambda a: style.content_loss(a.tolist(), a), DTypeError, "arrays or tensors, got list"),
         (lambda a: style.total_variation(a[0]), ShapeError, r"\(n, h, w, c\), got \(3, 4, 2\)"),
-        (lambda a: style.total_variation(None), DTypeError, "arrays or tensors, got NoneType"),
+        (lambda a: style.total_variation(None), ShapeError, r"\(n, h, w, c\), got \(\)"),
     ],
 )
 def test_arguments_that_do_not_fit(call: Any, error: type[Exception], words: str) -> None:
