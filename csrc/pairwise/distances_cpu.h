@@ -5,6 +5,7 @@
 #include "../common/gemm_cpu.h"
 #include "../common/parallel.h"
 #include "../common/scratch.h"
+#include "transpose_cpu.h"
 
 namespace nst::NST_ISA_NS {
 
@@ -117,18 +118,18 @@ struct Columns {
         return static_cast<int>(min_of<int64_t>(Tile<T>::NR, count - panel * Tile<T>::NR));
     }
 
-    // Reads along the rows of b, and writes within one panel.
-    void pack() const {
+    void pack_panel(int64_t p) const {
         constexpr int NR = Tile<T>::NR;
-        for (int64_t p = 0; p < panels(); p++) {
-            T* panel = packed + p * depth * NR;
-            for (int j = 0; j < NR; j++) {
-                const bool real = p * NR + j < count;
-                const T* row = real ? rows + (p * NR + j) * depth : nullptr;
-                for (int64_t k = 0; k < depth; k++) panel[k * NR + j] = real ? row[k] : T(0);
-                norms[p * NR + j] = real ? squared_norm(row, depth) : T(0);
-            }
-        }
+        T* panel = packed + p * depth * NR;
+        const T* from = rows + p * NR * depth;
+        const int real = width(p);
+        transpose_rectangle(from, depth, real, depth, panel, NR);
+        for (int64_t k = 0; real < NR && k < depth; k++)
+            for (int j = real; j < NR; j++) panel[k * NR + j] = T(0);
+        for (int j = 0; j < NR; j++) norms[p * NR + j] = j < real ? squared_norm(from + j * depth, depth) : T(0);
+    }
+    void pack() const {
+        for (int64_t p = 0; p < panels(); p++) pack_panel(p);
     }
 };
 
@@ -168,6 +169,43 @@ inline void distance_tile(const T* a, const T* norms_a, int64_t rows, const Colu
         }
         if (any(near)) redo_near(a, norms_a, first, last, b, panel, tile);
     }
+}
+
+// Copies `rows` rows of a tile, as far as `columns`, to out.
+template <class T>
+inline void write_tile(const T* tile, int64_t rows, int columns, T* out, int64_t ld) {
+    constexpr int W = Tile<T>::W, NR = Tile<T>::NR;
+    for (int64_t r = 0; r < rows; r++)
+        if (columns == NR) {
+            store(out + r * ld, load(tile + r * NR));
+            store(out + r * ld + W, load(tile + r * NR + W));
+        } else {
+            for (int c = 0; c < columns; c++) out[r * ld + c] = tile[r * NR + c];
+        }
+}
+
+// out[i][j] = |z_i - z_j|^2 for all i, j < count; ld is the length of a row of out. Squares of `side` rows x a panel
+// on or right of the diagonal are computed, and written twice: as they are, and turned. Both halves are equal, bit for
+// bit: a product sums in the same order either way.
+template <class T>
+void symmetric_sqdist(const T* z, int64_t count, int64_t depth, T* out, int64_t ld) {
+    constexpr int NR = Tile<T>::NR;
+    constexpr int64_t side = 32;  // a multiple of every NR, so that a square on the diagonal is one job's alone
+    const int64_t panels = Columns<T>::panels_of(count);
+    Scratch<T> packed(panels * NR * depth), norms(panels * NR), tiles(num_threads() * side * NR);
+    const Columns<T> columns{z, count, depth, packed.get(), norms.get()};
+    parallel_for(panels, [&](int64_t p, int) { columns.pack_panel(p); });
+    parallel_for(ceil_div(count, side), [&](int64_t job, int thread) {  // the longest rows first
+        const int64_t i = job * side, rows = min_of(side, count - i);
+        T* tile = tiles.get() + thread * side * NR;
+        for (int64_t p = i / NR; p < panels; p++) {
+            const int64_t j = p * NR;
+            const int wide = columns.width(p);
+            distance_tile(z + i * depth, norms.get() + i, rows, columns, p, tile);
+            write_tile(tile, rows, wide, out + i * ld + j, ld);
+            transpose_rectangle(tile, NR, rows, wide, out + j * ld + i, ld);
+        }
+    });
 }
 
 // out_i = 2 scale sum_k G(i, k) (own_i - other_k), i < rows, k < terms, where G(i, k) = g[i][k], or g[k][i] when

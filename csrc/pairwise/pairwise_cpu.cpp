@@ -57,21 +57,6 @@ void row_norms(const T* a, int64_t rows, int64_t depth, T* norms) {
     for (int64_t i = 0; i < rows; i++) norms[i] = squared_norm(a + i * depth, depth);
 }
 
-// Copies a tile to rows i.. and columns j.. of out.
-template <class T>
-void write_tile(const T* tile, int64_t rows, int columns, T* out, int64_t ld) {
-    for (int64_t r = 0; r < rows; r++)
-        for (int c = 0; c < columns; c++) out[r * ld + c] = tile[r * Tile<T>::NR + c];
-}
-
-// The part of the tile at (i, j) that lies on or right of the diagonal, there and mirrored.
-template <class T>
-void write_mirrored(const T* tile, int64_t i, int64_t j, int64_t rows, int columns, T* out, int64_t n) {
-    for (int c = 0; c < columns; c++)
-        for (int64_t r = 0; r < min_of(rows, j + c - i + 1); r++)
-            out[(i + r) * n + j + c] = out[(j + c) * n + i + r] = tile[r * Tile<T>::NR + c];
-}
-
 template <class T>
 void every_pair(const T* a, const T* b, const PairwiseShape& s, T* out) {
     constexpr int64_t span = 4096;
@@ -184,7 +169,7 @@ template <class T>
 void pairwise_sqdist_forward_cpu(const T* a, const T* b, PairwiseShape s, T* out) {
     constexpr int NR = Tile<T>::NR;
     if (min_of(s.rows, s.columns) <= few_rows) return every_pair(a, b, s, out);
-    const bool mirrored = a == b && s.rows == s.columns;
+    if (a == b && s.rows == s.columns) return symmetric_sqdist(a, s.rows, s.depth, out, s.columns);
     const Cut cut = cut_of<T>(s.rows, s.columns);
     const Rooms<T> rooms(cut.panels, s.depth);
     const int64_t norm_jobs = ceil_div(s.rows, fewest_rows);
@@ -196,19 +181,15 @@ void pairwise_sqdist_forward_cpu(const T* a, const T* b, PairwiseShape s, T* out
     parallel_for(cut.blocks * cut.chunks, [&](int64_t job, int thread) {
         const int64_t j = job / cut.chunks * cut.panels * NR, count = min_of(cut.panels * NR, s.columns - j);
         const int64_t chunk = job % cut.chunks;
-        const int64_t first = s.rows * chunk / cut.chunks, end = s.rows * (chunk + 1) / cut.chunks;
-        const int64_t last = mirrored ? min_of(end, j + count) : end;
+        const int64_t first = s.rows * chunk / cut.chunks, last = s.rows * (chunk + 1) / cut.chunks;
         const Columns<T> columns = rooms.columns(thread, b + j * s.depth, count, s.depth);
         T* tile = rooms.tile(thread);
         if (first < last) columns.pack();
         for (int64_t i = first; i < last; i += block_rows<T>) {
             const int64_t rows = min_of(block_rows<T>, last - i);
             for (int64_t p = 0; p < columns.panels(); p++) {
-                const int64_t column = j + p * NR;
-                if (mirrored && column + NR <= i) continue;
                 distance_tile(a + i * s.depth, norms.get() + i, rows, columns, p, tile);
-                if (mirrored) write_mirrored(tile, i, column, rows, columns.width(p), out, s.columns);
-                else write_tile(tile, rows, columns.width(p), out + i * s.columns + column, s.columns);
+                write_tile(tile, rows, columns.width(p), out + i * s.columns + j + p * NR, s.columns);
             }
         }
     });
