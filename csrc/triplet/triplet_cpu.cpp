@@ -76,7 +76,14 @@ void add_pairs(const T* z, const Sorted<T>& sorted, const Pair* pairs, const int
             for (int64_t t = first[place]; t < first[place] + active[place]; t++) {
                 const int64_t at = order[place] * depth + k0, pt = order[pairs[t].positive] * depth + k0,
                               nt = order[pairs[t].negative] * depth + k0;
-                for (int64_t k = 0; k < wide; k++) {
+                int64_t k = 0;
+                for (; k + lanes<T> <= wide; k += lanes<T>) {
+                    const Vec<T> a = load(z + at + k), p = load(z + pt + k), n = load(z + nt + k);
+                    store(dz + at + k, load(dz + at + k) + (n - p));
+                    store(dz + pt + k, load(dz + pt + k) + (p - a));
+                    store(dz + nt + k, load(dz + nt + k) + (a - n));
+                }
+                for (; k < wide; k++) {
                     const T a = z[at + k], p = z[pt + k], n = z[nt + k];
                     dz[at + k] += n - p;
                     dz[pt + k] += p - a;
