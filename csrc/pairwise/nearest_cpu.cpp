@@ -37,10 +37,13 @@ struct Limits<double> {
     typedef std::int64_t bits;
 };
 
+template <class T>
+using Bits = typename Limits<T>::bits;
+
 // The next number above x; NaN, which limits nothing, for infinity.
 template <class T>
 T just_above(T x) {
-    typename Limits<T>::bits b;
+    Bits<T> b;
     if (!(x < static_cast<T>(__builtin_inf()))) return not_a_number<T>;
     if (x == 0) x = T(0);  // not -0
     __builtin_memcpy(&b, &x, sizeof(b));
@@ -123,9 +126,11 @@ T threshold_of(Metric metric, T limit, T norm, T kept) {
     return norm < Limits<T>::large ? (norm * kept - limit) / 2 : not_a_number<T>;
 }
 
-// R points against one panel of queries; if any product may enter a list, all are in the tile, and it gives true.
+// R points against one panel of queries. If any product may enter a list, it gives true, all are in the tile, and
+// entering[c] is not 0 for the queries whose lists those are.
 template <class T, int R>
-inline bool passes(const T* a, const T* level, const T* panel, const T* threshold, int64_t depth, T* tile) {
+inline bool passes(const T* a, const T* level, const T* panel, const T* threshold, int64_t depth, T* tile,
+                   Bits<T>* entering) {
     constexpr int W = Tile<T>::W, NR = Tile<T>::NR;
     Vec<T> c0[R] = {}, c1[R] = {};
     for (int64_t k = 0; k < depth; k++) {
@@ -137,9 +142,15 @@ inline bool passes(const T* a, const T* level, const T* panel, const T* threshol
         }
     }
     const Vec<T> q0 = load(threshold), q1 = load(threshold + W);
-    auto enter = q0 != q0;
-    for (int r = 0; r < R; r++) enter |= ~(c0[r] <= level[r] + q0) | ~(c1[r] <= level[r] + q1);
-    if (!any(enter)) return false;
+    auto beyond0 = q0 == q0, beyond1 = beyond0;
+    for (int r = 0; r < R; r++) {
+        beyond0 = r ? beyond0 & (c0[r] <= level[r] + q0) : c0[r] <= level[r] + q0;
+        beyond1 = r ? beyond1 & (c1[r] <= level[r] + q1) : c1[r] <= level[r] + q1;
+    }
+    if (!any(~(beyond0 & beyond1))) return false;
+    const auto enter0 = ~beyond0, enter1 = ~beyond1;
+    __builtin_memcpy(entering, &enter0, sizeof(enter0));
+    __builtin_memcpy(entering + W, &enter1, sizeof(enter1));
     for (int r = 0; r < R; r++) {
         store(tile + r * NR, c0[r]);
         store(tile + r * NR + W, c1[r]);
@@ -149,11 +160,11 @@ inline bool passes(const T* a, const T* level, const T* panel, const T* threshol
 
 template <class T, int R = Tile<T>::MR>
 inline bool passes_rows(int64_t rows, const T* a, const T* level, const T* panel, const T* threshold, int64_t depth,
-                        T* tile) {
+                        T* tile, Bits<T>* entering) {
     if constexpr (R > 1) {
-        if (rows < R) return passes_rows<T, R - 1>(rows, a, level, panel, threshold, depth, tile);
+        if (rows < R) return passes_rows<T, R - 1>(rows, a, level, panel, threshold, depth, tile, entering);
     }
-    return passes<T, R>(a, level, panel, threshold, depth, tile);
+    return passes<T, R>(a, level, panel, threshold, depth, tile, entering);
 }
 
 template <class T>
@@ -182,23 +193,26 @@ struct Scan {
         for (int64_t c = queries.count; c < queries.panels() * Tile<T>::NR; c++)
             room.threshold[c] = static_cast<T>(__builtin_inf());
     }
+    // The key of point r of a tile and query q: what pairwise_sqdist gives, or the product negated.
+    T finished(const T* a, const T* norms_a, int64_t r, int64_t q, T product) const {
+        if (metric != Metric::sqeuclidean) return -product;
+        const T sum = norms_a[r] + queries.norms[q], d = sum - 2 * product;
+        if (d > near_ratio<T> * sum && sum < static_cast<T>(__builtin_inf())) return d;
+        return direct_sqdist(a + r * queries.depth, queries.rows + q * queries.depth, queries.depth);
+    }
     // Offers what may enter: `points` rows of the tile, the first of them with index j.
-    void offer(const T* a, const T* norms_a, const T* level, int64_t points, int64_t j, int64_t panel) const {
-        constexpr int W = Tile<T>::W, NR = Tile<T>::NR;
-        const T* threshold = room.threshold + panel * NR;
-        for (int64_t r = 0; r < points; r++) {
-            T* t = room.tile + r * NR;
-            const auto enter0 = ~(load(t) <= level[r] + load(threshold));
-            const auto enter1 = ~(load(t + W) <= level[r] + load(threshold + W));
-            if (!any(enter0 | enter1)) continue;
-            if (metric == Metric::sqeuclidean)
-                finish_distances(a + r * queries.depth, norms_a + r, 1, queries, panel, t);
-            else
-                for (int c = 0; c < NR; c++) t[c] = -t[c];
-            for (int c = 0; c < queries.width(panel); c++) {
-                const int64_t q = panel * NR + c;
-                if (t[c] >= room.limits[q]) continue;
-                best[q].offer(t[c], j + r);
+    void offer(const T* a, const T* norms_a, const T* level, int64_t points, int64_t j, int64_t panel,
+               const Bits<T>* entering) const {
+        constexpr int NR = Tile<T>::NR;
+        for (int c = 0; c < queries.width(panel); c++) {
+            if (!entering[c]) continue;
+            const int64_t q = panel * NR + c;
+            for (int64_t r = 0; r < points; r++) {
+                const T product = room.tile[r * NR + c];
+                if (product <= level[r] + room.threshold[q]) continue;
+                const T key = finished(a, norms_a, r, q, product);
+                if (key >= room.limits[q]) continue;
+                best[q].offer(key, j + r);
                 room.limits[q] = smaller(best[q].limit(), room.limits[q]);
                 set_threshold(q);
             }
@@ -208,6 +222,7 @@ struct Scan {
     void run(const T* p, int64_t first, int64_t last) const {
         constexpr int MR = Tile<T>::MR, NR = Tile<T>::NR;
         const int64_t depth = queries.depth;
+        Bits<T> entering[NR];
         for (int64_t j = first; j < last; j += block_rows<T>) {
             const int64_t points = min_of(block_rows<T>, last - j);
             const T* a = metric == Metric::cosine ? room.unit_points : p + j * depth;
@@ -223,8 +238,8 @@ struct Scan {
                 for (int64_t i = 0; i < points; i += MR) {
                     const int64_t rows = min_of<int64_t>(MR, points - i);
                     if (passes_rows(rows, a + i * depth, room.level + i, queries.packed + panel * depth * NR,
-                                    room.threshold + panel * NR, depth, room.tile))
-                        offer(a + i * depth, room.norms_a + i, room.level + i, rows, j + i, panel);
+                                    room.threshold + panel * NR, depth, room.tile, entering))
+                        offer(a + i * depth, room.norms_a + i, room.level + i, rows, j + i, panel, entering);
                 }
         }
         refresh();
