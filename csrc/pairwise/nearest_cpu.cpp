@@ -132,7 +132,8 @@ template <class T, int R>
 inline bool passes(const T* a, const T* level, const T* panel, const T* threshold, int64_t depth, T* tile,
                    Bits<T>* entering) {
     constexpr int W = Tile<T>::W, NR = Tile<T>::NR;
-    Vec<T> c0[R] = {}, c1[R] = {};
+    Vec<T> c0[R], c1[R];
+    for (int r = 0; r < R; r++) c0[r] = c1[r] = Vec<T>{};  // an initialiser would be written to memory first
     for (int64_t k = 0; k < depth; k++) {
         const Vec<T> b0 = load(panel + k * NR), b1 = load(panel + k * NR + W);
         for (int r = 0; r < R; r++) {
