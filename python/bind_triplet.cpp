@@ -33,14 +33,22 @@ void backward(const Array<T>& a, const Array<T>& p, const Array<T>& n, const Arr
     NST_CALL(triplet_loss_backward_cpu<T>(rows, hinge, scale, to_a, to_p, to_n));
 }
 
-// w: (batch, batch), or no elements when no gradient is wanted. Gives (sum of the losses, triplets, active).
+// dz: None where no gradient is wanted. Gives (sum of the losses, triplets, active).
 template <class T>
-py::tuple batch_forward(const Array<T>& z, const Array<std::int32_t>& classes, T margin, int mining, Array<T>& w) {
+py::tuple batch_forward(const Array<T>& z, const Array<std::int32_t>& classes, T margin, int mining,
+                        const py::object& dz) {
     expect_rank(z, 2, "z");
     const std::int64_t batch = z.shape(0), depth = z.shape(1);
     const std::int32_t* of = input(classes, {batch}, "classes");
+    for (std::int64_t i = 0; i < batch; i++)
+        if (of[i] < 0 || of[i] >= batch) throw std::invalid_argument("native kernel: classes lie in 0 .. batch - 1");
     if (mining < 0 || mining > 2) throw std::invalid_argument("native kernel: mining is 0, 1 or 2");
-    T* to = w.size() ? output(w, {batch, batch}, "w") : nullptr;
+    T* to = nullptr;
+    if (!dz.is_none()) {
+        if (!py::isinstance<Array<T>>(dz)) throw std::invalid_argument("native kernel: dz has the wrong type");
+        auto array = py::reinterpret_borrow<Array<T>>(dz);
+        to = output(array, {batch, depth}, "dz");
+    }
     const T* from = z.data();
     TripletSum sum{};
     {
@@ -52,17 +60,6 @@ py::tuple batch_forward(const Array<T>& z, const Array<std::int32_t>& classes, T
 }
 
 template <class T>
-void batch_backward(const Array<T>& z, const Array<T>& w, T scale, Array<T>& dz) {
-    expect_rank(z, 2, "z");
-    const std::int64_t batch = z.shape(0), depth = z.shape(1);
-    const T* weights = input(w, {batch, batch}, "w");
-    T* to = output(dz, {batch, depth}, "dz");
-    const T* from = z.data();
-    py::gil_scoped_release release;
-    NST_CALL(batch_triplet_loss_backward_cpu<T>(from, weights, batch, depth, scale, to));
-}
-
-template <class T>
 void bind(py::module_& m) {
     m.def("triplet_loss_forward_cpu", &forward<T>, py::arg("anchors").noconvert(), py::arg("positives").noconvert(),
           py::arg("negatives").noconvert(), py::arg("margin"), py::arg("losses").noconvert());
@@ -70,9 +67,7 @@ void bind(py::module_& m) {
           py::arg("negatives").noconvert(), py::arg("losses").noconvert(), py::arg("scale"), py::arg("da").noconvert(),
           py::arg("dp").noconvert(), py::arg("dn").noconvert());
     m.def("batch_triplet_loss_forward_cpu", &batch_forward<T>, py::arg("z").noconvert(), py::arg("classes").noconvert(),
-          py::arg("margin"), py::arg("mining"), py::arg("w").noconvert());
-    m.def("batch_triplet_loss_backward_cpu", &batch_backward<T>, py::arg("z").noconvert(), py::arg("w").noconvert(),
-          py::arg("scale"), py::arg("dz").noconvert());
+          py::arg("margin"), py::arg("mining"), py::arg("dz"));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "../common/gemm_cpu.h"
 #include "../common/parallel.h"
 #include "../common/scratch.h"
+#include "transpose_cpu.h"
 
 namespace nst::NST_ISA_NS {
 
@@ -59,9 +60,8 @@ inline Vec<double> widen(const float* p) {
     return __builtin_convertvector(half, Vec<double>);
 }
 
-// sum a[k]^2 in double; beyond the range of T it is infinite.
 template <class T>
-inline T squared_norm(const T* a, int64_t depth) {
+inline double squared_norm_double(const T* a, int64_t depth) {
     constexpr int W = lanes<double>;
     Vec<double> s0{}, s1{};
     int64_t k = 0;
@@ -74,7 +74,13 @@ inline T squared_norm(const T* a, int64_t depth) {
     store(sums, s0 + s1);
     double total = lane_sum(sums);
     for (; k < depth; k++) total += static_cast<double>(a[k]) * static_cast<double>(a[k]);
-    return static_cast<T>(total);
+    return total;
+}
+
+// sum a[k]^2, taken in double; beyond the range of T it is infinite.
+template <class T>
+inline T squared_norm(const T* a, int64_t depth) {
+    return static_cast<T>(squared_norm_double(a, depth));
 }
 
 // Sum of a row, in double.
@@ -117,18 +123,18 @@ struct Columns {
         return static_cast<int>(min_of<int64_t>(Tile<T>::NR, count - panel * Tile<T>::NR));
     }
 
-    // Reads along the rows of b, and writes within one panel.
-    void pack() const {
+    void pack_panel(int64_t p) const {
         constexpr int NR = Tile<T>::NR;
-        for (int64_t p = 0; p < panels(); p++) {
-            T* panel = packed + p * depth * NR;
-            for (int j = 0; j < NR; j++) {
-                const bool real = p * NR + j < count;
-                const T* row = real ? rows + (p * NR + j) * depth : nullptr;
-                for (int64_t k = 0; k < depth; k++) panel[k * NR + j] = real ? row[k] : T(0);
-                norms[p * NR + j] = real ? squared_norm(row, depth) : T(0);
-            }
-        }
+        T* panel = packed + p * depth * NR;
+        const T* from = rows + p * NR * depth;
+        const int real = width(p);
+        transpose_rectangle(from, depth, real, depth, panel, NR);
+        for (int64_t k = 0; real < NR && k < depth; k++)
+            for (int j = real; j < NR; j++) panel[k * NR + j] = T(0);
+        for (int j = 0; j < NR; j++) norms[p * NR + j] = j < real ? squared_norm(from + j * depth, depth) : T(0);
+    }
+    void pack() const {
+        for (int64_t p = 0; p < panels(); p++) pack_panel(p);
     }
 };
 
@@ -146,14 +152,13 @@ inline void redo_near(const T* a, const T* norms_a, int64_t first, int64_t last,
         }
 }
 
-// tile[r][c] = |a_r - b_c|^2 for `rows` rows of a and one panel of b; tile has NR columns, those beyond b are
+// Makes |a_r - b_c|^2 of the products a_r . b_c in a tile: `rows` rows of a, one panel of b. Columns beyond b are
 // undefined.
 template <class T>
-inline void distance_tile(const T* a, const T* norms_a, int64_t rows, const Columns<T>& b, int64_t panel, T* tile) {
+inline void finish_distances(const T* a, const T* norms_a, int64_t rows, const Columns<T>& b, int64_t panel, T* tile) {
     constexpr int W = Tile<T>::W, NR = Tile<T>::NR;
     constexpr int64_t group = 8;  // rows that are looked through together when one of them holds a close pair
     const Vec<T> infinity = Vec<T>{} + static_cast<T>(__builtin_inf());
-    rows_product<T>(rows, NR, a, b.depth, b.packed + panel * b.depth * NR, b.depth, tile, NR, false);
     const Vec<T> n0 = load(b.norms + panel * NR), n1 = load(b.norms + panel * NR + W);
     for (int64_t first = 0; first < rows; first += group) {
         const int64_t last = min_of(rows, first + group);
@@ -170,8 +175,54 @@ inline void distance_tile(const T* a, const T* norms_a, int64_t rows, const Colu
     }
 }
 
+// tile[r][c] = |a_r - b_c|^2; tile has NR columns.
+template <class T>
+inline void distance_tile(const T* a, const T* norms_a, int64_t rows, const Columns<T>& b, int64_t panel, T* tile) {
+    constexpr int NR = Tile<T>::NR;
+    rows_product<T>(rows, NR, a, b.depth, b.packed + panel * b.depth * NR, b.depth, tile, NR, false);
+    finish_distances(a, norms_a, rows, b, panel, tile);
+}
+
+// Copies `rows` rows of a tile, as far as `columns`, to out.
+template <class T>
+inline void write_tile(const T* tile, int64_t rows, int columns, T* out, int64_t ld) {
+    constexpr int W = Tile<T>::W, NR = Tile<T>::NR;
+    for (int64_t r = 0; r < rows; r++)
+        if (columns == NR) {
+            store(out + r * ld, load(tile + r * NR));
+            store(out + r * ld + W, load(tile + r * NR + W));
+        } else {
+            for (int c = 0; c < columns; c++) out[r * ld + c] = tile[r * NR + c];
+        }
+}
+
+// out[i][j] = |z_i - z_j|^2 for all i, j < count; ld is the length of a row of out. Squares of `side` rows x a panel
+// on or right of the diagonal are computed, and written twice: as they are, and turned. Both halves are equal, bit for
+// bit: a product sums in the same order either way.
+template <class T>
+void symmetric_sqdist(const T* z, int64_t count, int64_t depth, T* out, int64_t ld) {
+    constexpr int NR = Tile<T>::NR;
+    constexpr int64_t side = 32;  // a multiple of every NR, so that a square on the diagonal is one job's alone
+    const int64_t panels = Columns<T>::panels_of(count);
+    Scratch<T> packed(panels * NR * depth), norms(panels * NR), tiles(num_threads() * side * NR);
+    const Columns<T> columns{z, count, depth, packed.get(), norms.get()};
+    parallel_for(panels, [&](int64_t p, int) { columns.pack_panel(p); });
+    parallel_for(ceil_div(count, side), [&](int64_t job, int thread) {  // the longest rows first
+        const int64_t i = job * side, rows = min_of(side, count - i);
+        T* tile = tiles.get() + thread * side * NR;
+        for (int64_t p = i / NR; p < panels; p++) {
+            const int64_t j = p * NR;
+            const int wide = columns.width(p);
+            distance_tile(z + i * depth, norms.get() + i, rows, columns, p, tile);
+            write_tile(tile, rows, wide, out + i * ld + j, ld);
+            transpose_rectangle(tile, NR, rows, wide, out + j * ld + i, ld);
+        }
+    });
+}
+
 // out_i = 2 scale sum_k G(i, k) (own_i - other_k), i < rows, k < terms, where G(i, k) = g[i][k], or g[k][i] when
 // Turned; ldg is the length of a row of g. A product again: 2 scale ((sum_k G(i, k)) own_i - sum_k G(i, k) other_k).
+// Where own is null it is that product alone, out_i = sum_k G(i, k) other_k.
 template <class T, bool Turned>
 void weighted_differences(const T* g, int64_t ldg, const T* own, const T* other, int64_t rows, int64_t terms,
                           int64_t depth, T scale, T* out) {
@@ -184,7 +235,7 @@ void weighted_differences(const T* g, int64_t ldg, const T* own, const T* other,
         pack_panels(other + j * NR, depth, 1, terms, min_of<int64_t>(NR, depth - j * NR),
                     packed.get() + j * terms * NR);
     });
-    parallel_for(blocks, [&](int64_t block, int) {
+    parallel_for(own ? blocks : 0, [&](int64_t block, int) {
         const int64_t first = block * block_rows<T>, last = min_of(rows, first + block_rows<T>);
         for (int64_t i = first; i < last; i++) sums.get()[i] = Turned ? 0 : row_sum(g + i * ldg, terms);
         for (int64_t k = 0; Turned && k < terms; k++)
@@ -200,7 +251,9 @@ void weighted_differences(const T* g, int64_t ldg, const T* own, const T* other,
                 product_edge<T, Turned>(static_cast<int>(min_of<int64_t>(MR, last - i)), wide,
                                         Turned ? g + k * ldg + i : g + i * ldg + k, ldg, panel + k * NR, NR,
                                         min_of(slice, terms - k), out + i * depth + j, depth, k > 0, {});
-        for (int64_t i = first; i < last; i++) {
+        for (int64_t i = first; !own && !terms && i < last; i++)
+            for (int c = 0; c < wide; c++) out[i * depth + j + c] = T(0);
+        for (int64_t i = first; own && i < last; i++) {
             const T sum = static_cast<T>(sums.get()[i]);
             for (int c = 0; c < wide; c++) {
                 T& o = out[i * depth + j + c];

@@ -1,4 +1,4 @@
-"""Squared Euclidean distances between rows, and the nearest rows."""
+"""Squared distances, inner products and cosines between rows, and the nearest rows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import numpy as np
 
 from nstcore.autograd.engine import Context, apply
 from nstcore.autograd.tensor import Tensor
+from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError
 from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register
 from nstcore.ops.elementwise import operand
+
+METRICS = ("sqeuclidean", "inner", "cosine")  # in the order of the native enumeration
 
 
 def pairwise_sqdist(a: Any, b: Any) -> Any:
@@ -28,34 +31,73 @@ def pairwise_sqdist(a: Any, b: Any) -> Any:
     array([[ 0.],
            [25.]])
     """
-    a, b = operand(a, None), operand(b, None)
-    check_shapes(PAIRWISE_SQDIST, (a, b))
-    check_dtypes(PAIRWISE_SQDIST, (a, b))
-    return apply(PAIRWISE_SQDIST, (a, b))
+    return _pairwise(PAIRWISE_SQDIST, a, b)
 
 
-def nearest(queries: Any, points: Any, k: int) -> tuple[Array, Array]:
+def pairwise_inner(a: Any, b: Any) -> Any:
+    """Inner product of each row of `a` with each row of `b`: S_ij = Σ_k a_ik b_jk.
+
+    a: (n, d), b: (m, d), both float32 or both float64. Gives (n, m). The gradient is Σ_j g_ij b_j.
+    Raises `ShapeError`, `DTypeError`.
+
+    >>> pairwise_inner(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, -1.0]]))
+    array([[-1.],
+           [-1.]])
+    """
+    return _pairwise(PAIRWISE_INNER, a, b)
+
+
+def pairwise_cosine(a: Any, b: Any) -> Any:
+    """Cosine of the angle between each row of `a` and each row of `b`: S_ij = a_i·b_j / (‖a_i‖ ‖b_j‖).
+
+    a: (n, d), b: (m, d), both float32 or both float64. Gives (n, m), from −1 to 1 up to rounding. A row of zeros
+    has the cosine 0 with every row, and the gradient 0. Rows are divided by their norm first, which is taken in
+    float64: neither long nor short rows overflow or vanish. NaN where a row holds one, or infinity.
+    Raises `ShapeError`, `DTypeError`.
+
+    >>> pairwise_cosine(np.array([[3.0, 0.0], [0.0, 0.0]]), np.array([[0.5, 0.0], [0.0, -7.0]]))
+    array([[1., 0.],
+           [0., 0.]])
+    """
+    return _pairwise(PAIRWISE_COSINE, a, b)
+
+
+def nearest(queries: Any, points: Any, k: int, metric: str = "sqeuclidean") -> tuple[Array, Array]:
     """The `k` nearest points of each query, exactly: squared distances, ascending, and indices.
 
     queries: (q, d), points: (m, d), both float32 or both float64; k: 1 to m. Gives (q, k) of the same type
-    and (q, k) int64. Distances are those of `pairwise_sqdist`; equal ones come in the order of their index,
-    NaN last. Memory does not grow with q · m. There is no gradient: of tensors, the arrays are used.
-    Raises `ArgumentError` for a k out of range, `ShapeError`, `DTypeError`.
+    and (q, k) int64.
+    metric: "sqeuclidean", the distances of `pairwise_sqdist`, the smallest first; "inner" and "cosine", the
+    similarities of `pairwise_inner` and `pairwise_cosine`, the largest first.
+    Equal values come in the order of their index, NaN last. Memory does not grow with q · m. There is no
+    gradient: of tensors, the arrays are used.
+    Raises `ArgumentError` for a k out of range or an unknown metric, `ShapeError`, `DTypeError`.
 
     >>> nearest(np.array([[1.0]]), np.array([[5.0], [0.0], [2.0]]), k=2)
     (array([[1., 1.]]), array([[1, 2]]))
+    >>> nearest(np.array([[1.0]]), np.array([[5.0], [0.0], [2.0]]), k=2, metric="inner")
+    (array([[5., 2.]]), array([[0, 2]]))
     """
     queries, points = (x.data if isinstance(x, Tensor) else np.asarray(x) for x in (queries, points))
     most = check_shapes(NEAREST, (queries, points))["m"]
     check_dtypes(NEAREST, (queries, points))
+    if metric not in METRICS:
+        raise ArgumentError(f"[nearest] expects metric to be one of {', '.join(METRICS)}, got {metric!r}")
     try:
         count = 0 if isinstance(k, bool) else operator.index(k)
     except TypeError:
         count = 0
     if not 1 <= count <= most:
         raise ArgumentError(f"[nearest] expects k from 1 to the number of points, {most}, got {k!r}")
-    distances, indices = apply(NEAREST, (queries, points), k=count)
-    return distances, indices
+    values, indices = apply(NEAREST, (queries, points), k=count, metric=metric)
+    return values, indices
+
+
+def _pairwise(op: Op, a: Any, b: Any) -> Any:
+    a, b = operand(a, None), operand(b, None)
+    check_shapes(op, (a, b))
+    check_dtypes(op, (a, b))
+    return apply(op, (a, b))
 
 
 def _distances(a: Array, b: Array) -> Array:
@@ -80,69 +122,173 @@ def _reference_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
     return da, db
 
 
-def _cpu(ctx: Context, a: Array, b: Array) -> Array:
+def _inner(a: Array, b: Array) -> Array:
+    """The plain formula, row by row."""
+    rows = [np.sum(row * b, axis=1, dtype=b.dtype) for row in a]
+    return np.stack(rows) if rows else np.zeros((0, len(b)), b.dtype)
+
+
+def _inner_reference(ctx: Context, a: Array, b: Array) -> Array:
+    ctx.save(a, b)
+    return _inner(a, b)
+
+
+def _inner_reference_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
+    a, b = ctx.saved()
+    return _inner(grad, b.T), _inner(grad.T, a.T)
+
+
+def _unit(a: Array) -> tuple[Array, Array]:
+    """Rows of length 1 and one over the length that they had; zeros and 0 for a row of zeros."""
+    largest = np.max(np.abs(a), axis=1, keepdims=True, initial=0.0).astype(np.float64)
+    with np.errstate(all="ignore"):
+        scaled = np.where(largest == 0, 0, a / largest)
+        norm = np.sqrt(np.sum(scaled**2, axis=1, keepdims=True))
+        inverse = np.where(largest == 0, 0, 1 / norm)
+        return (scaled * inverse).astype(a.dtype), np.where(largest == 0, 0, inverse / largest)
+
+
+def _cosine_reference(ctx: Context, a: Array, b: Array) -> Array:
+    ctx.save(a, b)
+    return _inner(_unit(a)[0], _unit(b)[0])
+
+
+def _cosine_reference_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
+    (u, inverse_a), (v, inverse_b) = (_unit(x) for x in ctx.saved())
+    du, dv = _inner(grad, v.T), _inner(grad.T, u.T)
+    da = (du - u * np.sum(du * u, axis=1, keepdims=True)) * inverse_a
+    db = (dv - v * np.sum(dv * v, axis=1, keepdims=True)) * inverse_b
+    return da.astype(u.dtype), db.astype(v.dtype)
+
+
+def _native_kernel(name: str) -> Kernel:
+    """The native kernels of an op whose gradient needs a and b as they are."""
+
+    def forward(ctx: Context, a: Array, b: Array) -> Array:
+        from nstcore.backend.cpu import native
+
+        a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+        ctx.save(a, b)
+        out = empty((len(a), len(b)), a.dtype)
+        getattr(native, f"{name}_forward_cpu")(a, b, out)
+        return out
+
+    def backward(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
+        from nstcore.backend.cpu import native
+
+        a, b = ctx.saved()
+        da = np.empty_like(a) if ctx.needs[0] else None
+        db = np.empty_like(b) if ctx.needs[1] else None
+        getattr(native, f"{name}_backward_cpu")(a, b, np.ascontiguousarray(grad), da, db)
+        return da, db
+
+    return Kernel(forward, backward, (f"{name}_forward_cpu", f"{name}_backward_cpu"))
+
+
+def _cosine_cpu(ctx: Context, a: Array, b: Array) -> Array:
     from nstcore.backend.cpu import native
 
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    ctx.save(a, b)
-    out = np.empty((len(a), len(b)), a.dtype)
-    native.pairwise_sqdist_forward_cpu(a, b, out)
+    units, out = (np.empty_like(a), np.empty_like(b)), empty((len(a), len(b)), a.dtype)
+    inverses = np.empty(len(a)), np.empty(len(b))
+    native.pairwise_cosine_forward_cpu(a, b, *units, *inverses, out)
+    ctx.extra = (*units, *inverses) if any(ctx.needs) else None
     return out
 
 
-def _cpu_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
+def _cosine_cpu_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
     from nstcore.backend.cpu import native
 
-    a, b = ctx.saved()
-    da = np.empty_like(a) if ctx.needs[0] else None
-    db = np.empty_like(b) if ctx.needs[1] else None
-    native.pairwise_sqdist_backward_cpu(a, b, np.ascontiguousarray(grad), da, db)
+    u, v, *inverses = ctx.extra
+    da = np.empty_like(u) if ctx.needs[0] else None
+    db = np.empty_like(v) if ctx.needs[1] else None
+    native.pairwise_cosine_backward_cpu(u, v, *inverses, np.ascontiguousarray(grad), da, db)
     return da, db
 
 
-def _nearest_reference(ctx: Context, queries: Array, points: Array, k: int) -> tuple[Array, Array]:
-    distances = _distances(queries, points)
-    indices = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(distances, indices, axis=1), indices.astype(np.int64)
+def _nearest_reference(
+    ctx: Context, queries: Array, points: Array, k: int, metric: str = "sqeuclidean"
+) -> tuple[Array, Array]:
+    if metric == "sqeuclidean":
+        values = keys = _distances(queries, points)
+    else:
+        values = _inner(queries, points) if metric == "inner" else _inner(_unit(queries)[0], _unit(points)[0])
+        keys = -values
+    indices = np.argsort(keys, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(values, indices, axis=1), indices.astype(np.int64)
 
 
-def _nearest_cpu(ctx: Context, queries: Array, points: Array, k: int) -> tuple[Array, Array]:
+def _nearest_cpu(
+    ctx: Context, queries: Array, points: Array, k: int, metric: str = "sqeuclidean"
+) -> tuple[Array, Array]:
     from nstcore.backend.cpu import native
 
     queries, points = np.ascontiguousarray(queries), np.ascontiguousarray(points)
-    distances = np.empty((len(queries), k), queries.dtype)
+    values = np.empty((len(queries), k), queries.dtype)
     indices = np.empty((len(queries), k), np.int64)
-    native.nearest_forward_cpu(queries, points, distances, indices)
-    return distances, indices
+    native.nearest_forward_cpu(queries, points, METRICS.index(metric), values, indices)
+    return values, indices
 
 
 # Rows around a tile (6 or 14), a group (8) and a block (48 or 112), columns around a panel (4 to 32), and few
 # rows (4).
-PAIRWISE_SQDIST = register(
-    Op(
-        "pairwise_sqdist",
-        "n d, m d -> n m",
-        pairwise_sqdist,
-        Kernel(_reference, _reference_back),
-        (
-            Case("one pair", ((1, 3), (1, 3))),
-            Case("few rows", ((4, 17), (37, 17))),
-            Case("few columns", ((37, 5), (3, 5))),
-            Case("below a tile", ((5, 7), (7, 7))),
-            Case("one tile", ((14, 16), (32, 16))),
-            Case("tile plus one", ((15, 33), (33, 33))),
-            Case("a block plus one", ((113, 20), (49, 20))),
-            Case("no rows", ((0, 3), (5, 3))),
-            Case("no columns", ((6, 3), (0, 3))),
-            Case("no depth", ((6, 0), (5, 0))),
-        ),
-        cpu=Kernel(_cpu, _cpu_back, ("pairwise_sqdist_forward_cpu", "pairwise_sqdist_backward_cpu")),
-        tolerance=Tolerance(float32=2e-6, float64=4e-15),
-        flops=lambda a, b: 2.0 * a[0] * b[0] * a[1],
-        traffic=lambda a, b: float(a[0] * a[1] + b[0] * b[1] + a[0] * b[0]),
-        source="Schroff, Kalenichenko, Philbin: FaceNet, CVPR 2015, section 3.1 (the squared distances)",
-    )
+_SHAPES = (
+    Case("one pair", ((1, 3), (1, 3))),
+    Case("few rows", ((4, 17), (37, 17))),
+    Case("few columns", ((37, 5), (3, 5))),
+    Case("below a tile", ((5, 7), (7, 7))),
+    Case("one tile", ((14, 16), (32, 16))),
+    Case("tile plus one", ((15, 33), (33, 33))),
+    Case("a block plus one", ((113, 20), (49, 20))),
+    Case("no rows", ((0, 3), (5, 3))),
+    Case("no columns", ((6, 3), (0, 3))),
+    Case("no depth", ((6, 0), (5, 0))),
 )
+
+
+def _record(name: str, public: Any, reference: Kernel, cpu: Kernel, source: str, **more: Any) -> Op:
+    """The record of an op on all pairs of rows."""
+    return register(
+        Op(
+            name,
+            "n d, m d -> n m",
+            public,
+            reference,
+            _SHAPES,
+            cpu=cpu,
+            flops=lambda a, b: 2.0 * a[0] * b[0] * a[1],
+            traffic=lambda a, b: float(a[0] * a[1] + b[0] * b[1] + a[0] * b[0]),
+            source=source,
+            **more,
+        )
+    )
+
+
+PAIRWISE_SQDIST = _record(
+    "pairwise_sqdist",
+    pairwise_sqdist,
+    Kernel(_reference, _reference_back),
+    _native_kernel("pairwise_sqdist"),
+    "Schroff, Kalenichenko, Philbin: FaceNet, CVPR 2015, section 3.1 (the squared distances)",
+    tolerance=Tolerance(float32=2e-6, float64=4e-15),
+)
+PAIRWISE_INNER = _record(
+    "pairwise_inner",
+    pairwise_inner,
+    Kernel(_inner_reference, _inner_reference_back),
+    _native_kernel("pairwise_inner"),
+    "Johnson, Douze, Jégou: Billion-scale similarity search with GPUs, 2017, section 2 (similarity search)",
+    tolerance=Tolerance(float32=1e-6, float64=2e-15),
+)
+PAIRWISE_COSINE = _record(
+    "pairwise_cosine",
+    pairwise_cosine,
+    Kernel(_cosine_reference, _cosine_reference_back),
+    Kernel(_cosine_cpu, _cosine_cpu_back, ("pairwise_cosine_forward_cpu", "pairwise_cosine_backward_cpu")),
+    "Salton, Wong, Yang: A vector space model for automatic indexing, 1975 (the similarity of two vectors)",
+    tolerance=Tolerance(float32=1e-6, float64=2e-15),
+)
+# Points around a tile (6 or 14), a block (48 or 112) and a chunk (512), queries around a panel (4 to 32).
 NEAREST = register(
     Op(
         "nearest",
@@ -159,12 +305,18 @@ NEAREST = register(
             Case("several blocks", ((150, 6), (61, 6)), {"k": 4}),
             Case("few points", ((70, 4), (3, 4)), {"k": 2}),
             Case("no queries", ((0, 3), (5, 3)), {"k": 2}),
+            Case("inner, one query", ((1, 9), (700, 9)), {"k": 5, "metric": "inner"}),
+            Case("inner, panel plus one", ((33, 17), (1100, 17)), {"k": 7, "metric": "inner"}),
+            Case("inner, no depth", ((6, 0), (50, 0)), {"k": 3, "metric": "inner"}),
+            Case("cosine, few queries", ((4, 9), (700, 9)), {"k": 5, "metric": "cosine"}),
+            Case("cosine, panel plus one", ((33, 17), (1100, 17)), {"k": 7, "metric": "cosine"}),
+            Case("cosine, every point", ((17, 3), (20, 3)), {"k": 20, "metric": "cosine"}),
         ),
         cpu=Kernel(_nearest_cpu, None, ("nearest_forward_cpu",)),
         tolerance=Tolerance(float32=2e-6, float64=4e-15),
         gradient=False,
-        flops=lambda q, p, k: 2.0 * q[0] * p[0] * q[1],
-        traffic=lambda q, p, k: float(q[0] * q[1] + p[0] * p[1] + 9 * q[0] * k),
+        flops=lambda q, p, k, metric="sqeuclidean": 2.0 * q[0] * p[0] * q[1],
+        traffic=lambda q, p, k, metric="sqeuclidean": float(q[0] * q[1] + p[0] * p[1] + 9 * q[0] * k),
         source="Johnson, Douze, Jégou: Billion-scale similarity search with GPUs, 2017, section 3",
     )
 )

@@ -11,6 +11,7 @@ import numpy as np
 
 from nstcore.autograd.engine import Context, apply
 from nstcore.autograd.tensor import Tensor
+from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError, DTypeError
 from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register
 from nstcore.ops.elementwise import operand
@@ -251,23 +252,18 @@ def _batch_cpu(
     from nstcore.backend.cpu import native
 
     z = np.ascontiguousarray(z)
-    ctx.save(z)
     classes = np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int32)
-    w = np.empty((len(z), len(z)) if ctx.needs[0] else 0, z.dtype)
-    total, triplets, active = native.batch_triplet_loss_forward_cpu(z, classes, margin, MININGS.index(mining), w)
+    # The gradient comes with the value: nothing of size b x b, nor z, has to be kept for the backward pass.
+    half = empty(z.shape, z.dtype) if ctx.needs[0] else None
+    total, triplets, active = native.batch_triplet_loss_forward_cpu(z, classes, margin, MININGS.index(mining), half)
     share = _share(reduction, triplets, active)
-    ctx.extra = (w, share)
+    ctx.extra = (half, share)
     return np.asarray(total * share, dtype=z.dtype)
 
 
 def _batch_cpu_back(ctx: Context, grad: Array, **_: Any) -> tuple[Array | None, ...]:
-    from nstcore.backend.cpu import native
-
-    (z,) = ctx.saved()
-    w, share = ctx.extra
-    dz = np.empty_like(z)
-    native.batch_triplet_loss_backward_cpu(z, w, float(grad) * share, dz)
-    return dz, None
+    half, share = ctx.extra
+    return half * half.dtype.type(2 * share * float(grad)), None
 
 
 def _pairs(rng: np.random.Generator, shape: tuple[int, ...], index: int) -> Array:
@@ -336,7 +332,7 @@ BATCH_TRIPLET_LOSS = register(
             _batch("one embedding", 1, 3),
             _batch("empty", 0, 3, mining="semi_hard"),
         ),
-        cpu=Kernel(_batch_cpu, _batch_cpu_back, ("batch_triplet_loss_forward_cpu", "batch_triplet_loss_backward_cpu")),
+        cpu=Kernel(_batch_cpu, _batch_cpu_back, ("batch_triplet_loss_forward_cpu",)),
         tolerance=Tolerance(float32=4e-6, float64=1e-14),
         flops=lambda z, labels, **_: 1.0 * z[0] * z[0] * z[1],
         traffic=lambda z, labels, **_: float(z[0] * z[1] + z[0] * z[0]),

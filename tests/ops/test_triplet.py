@@ -144,6 +144,70 @@ def test_nan_is_not_hidden(mining):
     assert np.isnan(batch_triplet_loss(z, np.arange(20) // 2, 0.2, mining))
 
 
+@pytest.mark.parametrize("mining", MININGS)
+def test_nan_makes_the_gradient_nan(mining):
+    data = np.random.default_rng(0).standard_normal((20, 3))
+    data[4, 1] = np.nan
+    z = nst.tensor(data, requires_grad=True)
+    batch_triplet_loss(z, np.arange(20) // 2, 0.2, mining).backward()
+    assert np.isnan(z.grad).all()
+
+
+@pytest.mark.parametrize("isa", nst.backend.cpu.isas())
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("mining", MININGS)
+@pytest.mark.parametrize("batch", [2, 15, 31, 32, 33, 63, 65, 97])
+def test_batches_around_a_square(isa, kind, mining, batch):
+    """Squares of 32 rows, vectors of 2 to 16: values, gradients, and the same bits for 1, 2 and 3 threads."""
+    rng = np.random.default_rng(10)
+    data, labels = rng.standard_normal((batch, 6)), rng.integers(0, 3, batch)
+    exact = nst.tensor(data.astype(kind).astype(np.float64), requires_grad=True)
+    with nst.use_backend("reference"):
+        expected = batch_triplet_loss(exact, labels, 4.0, mining, "mean")
+        expected.backward()
+    before, found = nst.get_isa(), []
+    nst.set_isa(isa)
+    for threads in (1, 2, 3):
+        nst.set_num_threads(threads)
+        z = nst.tensor(data.astype(kind), requires_grad=True)
+        loss = batch_triplet_loss(z, labels, 4.0, mining, "mean")
+        loss.backward()
+        found.append((loss.data.tobytes(), z.grad.tobytes()))
+    nst.set_isa(before)
+    assert found[0] == found[1] == found[2]
+    tolerance = 1e-5 if kind is np.float32 else 1e-12
+    assert loss.item() == pytest.approx(expected.item(), rel=tolerance)
+    size = np.abs(exact.grad).max(initial=0)
+    np.testing.assert_allclose(z.grad, exact.grad, atol=tolerance * max(size, 1e-30))
+
+
+@pytest.mark.parametrize("mining", MININGS)
+def test_order_of_the_batch_does_not_matter(mining):
+    """The kernel sorts by class; labels in any order give the same loss, and each row its own gradient."""
+    rng = np.random.default_rng(11)
+    data, labels = rng.standard_normal((90, 7)), np.repeat([9, 2, 5, -4, 7], 18)
+    shuffled = rng.permutation(90)
+    plain, mixed = nst.tensor(data, requires_grad=True), nst.tensor(data[shuffled], requires_grad=True)
+    losses = [batch_triplet_loss(plain, labels, 1.0, mining), batch_triplet_loss(mixed, labels[shuffled], 1.0, mining)]
+    for loss in losses:
+        loss.backward()
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-13)
+    np.testing.assert_allclose(mixed.grad, plain.grad[shuffled], rtol=1e-10, atol=1e-13)
+
+
+def test_gradient_is_that_of_the_values_given():
+    """It is computed with the loss: what happens to the batch afterwards, or a second pass, does not change it."""
+    z = nst.tensor(np.random.default_rng(12).standard_normal((12, 4)), requires_grad=True)
+    loss = batch_triplet_loss(z, np.arange(12) // 3, 3.0)
+    loss.backward(retain_graph=True)
+    first = z.grad.copy()
+    assert np.abs(first).max() > 0
+    z.data[...] = 0
+    z.zero_grad()
+    loss.backward(np.array(2.0))
+    np.testing.assert_array_equal(z.grad, 2 * first)
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.uint64, np.int64])
 def test_labels_of_any_integer_type(kind):
     z = np.random.default_rng(1).standard_normal((6, 3))
