@@ -36,6 +36,8 @@ HOLD_BACK = {
 }
 os.environ.update({f"{name}_NUM_THREADS": str(ARGS.threads) for name in ("OMP", "OPENBLAS", "MKL", "NSTCORE")})
 os.environ.update(HOLD_BACK.get(ARGS.isa, {}))
+# A waiting thread of OpenBLAS spins for 2 to this power of cycles: by default long enough to slow its successors down.
+os.environ["OPENBLAS_THREAD_TIMEOUT"] = "16"
 if ARGS.isa:
     os.environ["NSTCORE_ISA"] = ARGS.isa
     os.environ["FAISS_OPT_LEVEL"] = {"base": "generic", "avx2": "avx2"}.get(ARGS.isa, "avx512")

@@ -33,13 +33,9 @@ double squared_distance(const T* a, const T* b, int64_t count) {
     return total;
 }
 
-// The sum of job(i) over all i, in their order.
-template <class Job>
-double sum_of_jobs(int64_t jobs, const Job& job) {
-    Scratch<double> sums(jobs);
-    parallel_for(jobs, [&](int64_t i, int) { sums.get()[i] = job(i); });
+double sum_in_order(const double* sums, int64_t count) {
     double total = 0;
-    for (int64_t i = 0; i < jobs; i++) total += sums.get()[i];
+    for (int64_t i = 0; i < count; i++) total += sums[i];
     return total;
 }
 
@@ -47,10 +43,13 @@ double sum_of_jobs(int64_t jobs, const Job& job) {
 
 template <class T>
 void content_loss_forward_cpu(const T* a, const T* target, int64_t count, double* j) {
-    *j = 0.5 * sum_of_jobs(ceil_div(count, chunk), [&](int64_t i) {
-             const int64_t first = i * chunk;
-             return squared_distance(a + first, target + first, min_of(chunk, count - first));
-         });
+    const int64_t chunks = ceil_div(count, chunk);
+    Scratch<double> sums(chunks);
+    parallel_for(chunks, [&](int64_t i, int) {
+        const int64_t first = i * chunk;
+        sums.get()[i] = squared_distance(a + first, target + first, min_of(chunk, count - first));
+    });
+    *j = 0.5 * sum_in_order(sums.get(), chunks);
 }
 
 template <class T>
@@ -66,12 +65,14 @@ void content_loss_backward_cpu(const T* a, const T* target, T weight, int64_t co
 
 template <class T>
 void total_variation_forward_cpu(const T* x, PictureShape s, double* j) {
-    const int64_t c = s.channels, row = s.width * c;
-    *j = sum_of_jobs(s.images * s.height, [&](int64_t i) {
+    const int64_t c = s.channels, row = s.width * c, rows = s.images * s.height;
+    Scratch<double> sums(rows);
+    parallel_for(rows, [&](int64_t i, int) {
         const T* here = x + i * row;
         const double down = i % s.height + 1 < s.height ? squared_distance(here + row, here, row) : 0;
-        return down + squared_distance(here + c, here, max_of<int64_t>(0, row - c));
+        sums.get()[i] = down + squared_distance(here + c, here, max_of<int64_t>(0, row - c));
     });
+    *j = sum_in_order(sums.get(), rows);
 }
 
 template <class T>
