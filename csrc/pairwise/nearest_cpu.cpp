@@ -235,8 +235,15 @@ struct Scan {
                 room.level[i] = metric != Metric::sqeuclidean ? T(0) : usual ? norm * kept / 2 : not_a_number<T>;
             }
             refresh();
+            // The next block is fetched while this one is worked on, a few cache lines a tile.
+            const char* next = reinterpret_cast<const char*>(p + (j + points) * depth);
+            const int64_t bytes = min_of(block_rows<T>, last - j - points) * depth * static_cast<int64_t>(sizeof(T));
+            const int64_t share = ceil_div(bytes, queries.panels() * ceil_div(points, MR) * 64) * 64;
+            int64_t fetched = 0;
             for (int64_t panel = 0; panel < queries.panels(); panel++)
                 for (int64_t i = 0; i < points; i += MR) {
+                    for (const int64_t end = min_of(bytes, fetched + share); fetched < end; fetched += 64)
+                        __builtin_prefetch(next + fetched, 0, 2);
                     const int64_t rows = min_of<int64_t>(MR, points - i);
                     if (passes_rows(rows, a + i * depth, room.level + i, queries.packed + panel * depth * NR,
                                     room.threshold + panel * NR, depth, room.tile, entering))
