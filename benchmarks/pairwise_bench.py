@@ -66,6 +66,30 @@ def measure_distances(bench: Bench, n: int, m: int) -> None:
     )
 
 
+def measure_similar(bench: Bench, n: int, m: int, metric: str) -> None:
+    """The five most similar points of each query, by inner product or cosine."""
+    queries, points = draw(n, m)
+    contenders = [
+        Contender("nstcore", lambda: nst.ops.nearest(queries, points, NEIGHBOURS, metric=metric), lambda r: r[:1])
+    ]
+
+    def unit(rows: np.ndarray) -> np.ndarray:
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True) if metric == "cosine" else rows
+
+    if faiss := bench.libraries["faiss"]:
+        index = faiss.IndexFlatIP(WIDTH)
+        index.add(unit(points))  # outside the timing, as its users do
+        contenders.append(Contender("faiss flat", lambda: index.search(unit(queries), NEIGHBOURS), lambda r: r[:1]))
+    similar = unit(queries.astype(np.float64)) @ unit(points.astype(np.float64)).T
+    bench.measure(
+        f"{metric}, {NEIGHBOURS} of {m:,} for {n}",
+        contenders,
+        flops=2.0 * n * m * WIDTH,
+        traffic=4.0 * (n + m) * WIDTH,
+        reference=(-np.sort(-similar, axis=1)[:, :NEIGHBOURS],),
+    )
+
+
 def measure_search(bench: Bench, n: int, m: int) -> None:
     """The five nearest points of each query; the reference checks their distances."""
     queries, points = draw(n, m)
@@ -102,12 +126,14 @@ def measure_search(bench: Bench, n: int, m: int) -> None:
 
 
 def main() -> None:
-    """Measure distances, then searches."""
+    """Measure distances, then searches by each metric."""
     bench = Bench("pairwise", ["torch", "faiss"])
     for n, m in DISTANCES if FULL else DISTANCES[1:]:
         measure_distances(bench, n, m)
     for n, m in SEARCHES if FULL else SEARCHES[:1]:
         measure_search(bench, n, m)
+    for metric in ("inner", "cosine"):
+        measure_similar(bench, *SEARCHES[0], metric)
     bench.finish()
 
 

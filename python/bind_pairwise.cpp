@@ -82,23 +82,23 @@ void nearest(const Array<T>& q, const Array<T>& p, int metric, Array<T>& values,
     NST_CALL(nearest_forward_cpu<T>(qp, pp, s, k, static_cast<Metric>(metric), to, at));
 }
 
-#define NST_BIND_PAIRWISE(op)                                                                                        \
-    m.def(                                                                                                           \
-        #op "_forward_cpu",                                                                                          \
-        [](const Array<T>& a, const Array<T>& b, Array<T>& out) {                                                    \
-            forward<T>(a, b, out, [](const T* ap, const T* bp, const PairwiseShape& s, T* to) {                      \
-                NST_CALL(op##_forward_cpu<T>(ap, bp, s, to));                                                        \
-            });                                                                                                      \
-        },                                                                                                           \
-        py::arg("a").noconvert(), py::arg("b").noconvert(), py::arg("out").noconvert());                             \
-    m.def(                                                                                                           \
-        #op "_backward_cpu",                                                                                         \
-        [](const Array<T>& a, const Array<T>& b, const Array<T>& g, const py::object& da, const py::object& db) {    \
-            backward<T>(a, b, g, da, db,                                                                             \
-                        [](const T* ap, const T* bp, const T* gp, const PairwiseShape& s, T* to_a, T* to_b) {        \
-                            NST_CALL(op##_backward_cpu<T>(ap, bp, gp, s, to_a, to_b));                               \
-                        });                                                                                          \
-        },                                                                                                           \
+#define NST_BIND_PAIRWISE(op)                                                                                     \
+    m.def(                                                                                                        \
+        #op "_forward_cpu",                                                                                       \
+        [](const Array<T>& a, const Array<T>& b, Array<T>& out) {                                                 \
+            forward<T>(a, b, out, [](const T* ap, const T* bp, const PairwiseShape& s, T* to) {                   \
+                NST_CALL(op##_forward_cpu<T>(ap, bp, s, to));                                                     \
+            });                                                                                                   \
+        },                                                                                                        \
+        py::arg("a").noconvert(), py::arg("b").noconvert(), py::arg("out").noconvert());                          \
+    m.def(                                                                                                        \
+        #op "_backward_cpu",                                                                                      \
+        [](const Array<T>& a, const Array<T>& b, const Array<T>& g, const py::object& da, const py::object& db) { \
+            backward<T>(a, b, g, da, db,                                                                          \
+                        [](const T* ap, const T* bp, const T* gp, const PairwiseShape& s, T* to_a, T* to_b) {     \
+                            NST_CALL(op##_backward_cpu<T>(ap, bp, gp, s, to_a, to_b));                            \
+                        });                                                                                       \
+        },                                                                                                        \
         py::arg("a").noconvert(), py::arg("b").noconvert(), py::arg("g").noconvert(), py::arg("da"), py::arg("db"))
 
 template <class T>

@@ -141,7 +141,8 @@ inline void add_lanes(const Vec<T>* sums, int count, T* out) {
 template <class T, int C, bool Masked, bool Inside>
 inline void pixel_group(const T* dy, const std::uint8_t* positive, const T* packed, const ConvShape& s, int64_t first,
                         int64_t y, int64_t x0, T* out) {
-    Vec<T> sums[group * C] = {};
+    Vec<T> sums[group * C];
+    for (int i = 0; i < group * C; i++) sums[i] = Vec<T>{};  // an initialiser would be a call of memset
     for (int64_t r = max_of<int64_t>(0, y + s.pad_top - s.p + 1); r < min_of(s.r, y + s.pad_top + 1); r++) {
         const int64_t row = first + (y + s.pad_top - r) * s.q;
         for (int64_t k = 0; k < s.k; k += lanes<T>)

@@ -188,7 +188,8 @@ void pack_taps(const WinogradJob<T>& job, int64_t panel, int64_t row0, int64_t r
             for (int64_t j = 0; j < NR; j += lanes<T>)
                 for (int64_t r = 0; r < rows; r += lanes<T>)
                     if (j < count)
-                        transpose(job.weights + ((k0 + j) * 9 + t) * job.c + row0 + r, 9 * job.c, to + r * NR + j, NR);
+                        transpose_square(job.weights + ((k0 + j) * 9 + t) * job.c + row0 + r, 9 * job.c,
+                                         to + r * NR + j, NR);
                     else fill_block(to + r * NR + j, NR);
         }
     }

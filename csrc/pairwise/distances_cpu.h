@@ -5,7 +5,7 @@
 #include "../common/gemm_cpu.h"
 #include "../common/parallel.h"
 #include "../common/scratch.h"
-#include "transpose_cpu.h"
+#include "../common/transpose.h"
 
 namespace nst::NST_ISA_NS {
 

@@ -7,9 +7,9 @@
 //     block    | .. |    |    |    |
 //
 // A distance below the limit L of a list means  a.b > (|a|^2 + |b|^2 - L) / 2 = P[r] + Q[c].  P and Q are lowered by
-// more than all rounding errors, so that what is passed over is certain to lie beyond the limit; what is not is finished
-// as pairwise_sqdist does it. Chunks tell each other the worst of their k best: no later one need collect what lies
-// beyond it. The order of the result is total, so it depends neither on the cut nor on what was known when.
+// more than all rounding errors, so that what is passed over is certain to lie beyond the limit; what is not is
+// finished as pairwise_sqdist does it. Chunks tell each other the worst of their k best: no later one need collect what
+// lies beyond it. The order of the result is total, so it depends neither on the cut nor on what was known when.
 #include "best_cpu.h"
 #include "pairwise.h"
 #include "similarity_cpu.h"
@@ -17,8 +17,8 @@
 namespace nst::NST_ISA_NS {
 namespace {
 
-constexpr int64_t wanted_jobs = 32;                // enough for every thread, however they finish
-constexpr int64_t fewest_points = 512;             // of one job; packing its queries must be cheap beside using them
+constexpr int64_t wanted_jobs = 32;                 // enough for every thread, however they finish
+constexpr int64_t fewest_points = 512;              // of one job; packing its queries must be cheap beside using them
 constexpr int64_t packed_bytes = int64_t{1} << 19;  // of one job's queries
 
 template <class T>
@@ -94,10 +94,10 @@ template <class T>
 struct Room {
     T *packed, *norms;      // the queries and their squared norms
     T *limits, *threshold;  // of each query: L and Q
-    T *tile;                // [MR][NR]
+    T* tile;                // [MR][NR]
     T *norms_a, *level;     // [block_rows] of the points: squared norms, and P
-    T *unit_points;         // [block_rows][depth], cosine only
-    T *unit_queries;        // [panels * NR][depth], cosine only
+    T* unit_points;         // [block_rows][depth], cosine only
+    T* unit_queries;        // [panels * NR][depth], cosine only
 
     static int64_t size(int64_t panels, int64_t depth, bool cosine) {
         constexpr int64_t NR = Tile<T>::NR;
@@ -235,8 +235,15 @@ struct Scan {
                 room.level[i] = metric != Metric::sqeuclidean ? T(0) : usual ? norm * kept / 2 : not_a_number<T>;
             }
             refresh();
+            // The next block is fetched while this one is worked on, a few cache lines a tile.
+            const char* next = reinterpret_cast<const char*>(p + (j + points) * depth);
+            const int64_t bytes = min_of(block_rows<T>, last - j - points) * depth * static_cast<int64_t>(sizeof(T));
+            const int64_t share = ceil_div(bytes, queries.panels() * ceil_div(points, MR) * 64) * 64;
+            int64_t fetched = 0;
             for (int64_t panel = 0; panel < queries.panels(); panel++)
                 for (int64_t i = 0; i < points; i += MR) {
+                    for (const int64_t end = min_of(bytes, fetched + share); fetched < end; fetched += 64)
+                        __builtin_prefetch(next + fetched, 0, 2);
                     const int64_t rows = min_of<int64_t>(MR, points - i);
                     if (passes_rows(rows, a + i * depth, room.level + i, queries.packed + panel * depth * NR,
                                     room.threshold + panel * NR, depth, room.tile, entering))

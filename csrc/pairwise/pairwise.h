@@ -26,25 +26,25 @@ struct PairwiseShape {
 enum class Metric : int { sqeuclidean, inner, cosine };
 
 // da or db may be null: not wanted. values, indices: (rows, k), 1 <= k <= columns. inverse_a: 1 / |a_i|, or 0.
-#define NST_DECLARE_PAIRWISE(ns)                                                                               \
-    namespace ns {                                                                                             \
-    template <class T>                                                                                         \
-    void pairwise_sqdist_forward_cpu(const T* a, const T* b, PairwiseShape s, T* out);                         \
-    template <class T>                                                                                         \
-    void pairwise_sqdist_backward_cpu(const T* a, const T* b, const T* g, PairwiseShape s, T* da, T* db);      \
-    template <class T>                                                                                         \
-    void pairwise_inner_forward_cpu(const T* a, const T* b, PairwiseShape s, T* out);                          \
-    template <class T>                                                                                         \
-    void pairwise_inner_backward_cpu(const T* a, const T* b, const T* g, PairwiseShape s, T* da, T* db);       \
-    template <class T>                                                                                         \
-    void pairwise_cosine_forward_cpu(const T* a, const T* b, PairwiseShape s, T* u, T* v, double* inverse_a,   \
-                                     double* inverse_b, T* out);                                               \
-    template <class T>                                                                                         \
+#define NST_DECLARE_PAIRWISE(ns)                                                                                \
+    namespace ns {                                                                                              \
+    template <class T>                                                                                          \
+    void pairwise_sqdist_forward_cpu(const T* a, const T* b, PairwiseShape s, T* out);                          \
+    template <class T>                                                                                          \
+    void pairwise_sqdist_backward_cpu(const T* a, const T* b, const T* g, PairwiseShape s, T* da, T* db);       \
+    template <class T>                                                                                          \
+    void pairwise_inner_forward_cpu(const T* a, const T* b, PairwiseShape s, T* out);                           \
+    template <class T>                                                                                          \
+    void pairwise_inner_backward_cpu(const T* a, const T* b, const T* g, PairwiseShape s, T* da, T* db);        \
+    template <class T>                                                                                          \
+    void pairwise_cosine_forward_cpu(const T* a, const T* b, PairwiseShape s, T* u, T* v, double* inverse_a,    \
+                                     double* inverse_b, T* out);                                                \
+    template <class T>                                                                                          \
     void pairwise_cosine_backward_cpu(const T* u, const T* v, const double* inverse_a, const double* inverse_b, \
-                                      const T* g, PairwiseShape s, T* da, T* db);                              \
-    template <class T>                                                                                         \
+                                      const T* g, PairwiseShape s, T* da, T* db);                               \
+    template <class T>                                                                                          \
     void nearest_forward_cpu(const T* q, const T* p, PairwiseShape s, std::int64_t k, Metric metric, T* values, \
-                             std::int64_t* indices);                                                           \
+                             std::int64_t* indices);                                                            \
     }
 NST_FOR_EACH_ISA(NST_DECLARE_PAIRWISE)
 

@@ -142,13 +142,13 @@ void pairwise_cosine_backward_cpu(const T* u, const T* v, const double* inverse_
     if (db) project(v, inverse_b, s.columns, s.depth, db);
 }
 
-#define NST_PAIRWISE(T)                                                                                             \
-    template void pairwise_sqdist_forward_cpu<T>(const T*, const T*, PairwiseShape, T*);                            \
-    template void pairwise_sqdist_backward_cpu<T>(const T*, const T*, const T*, PairwiseShape, T*, T*);             \
-    template void pairwise_inner_forward_cpu<T>(const T*, const T*, PairwiseShape, T*);                             \
-    template void pairwise_inner_backward_cpu<T>(const T*, const T*, const T*, PairwiseShape, T*, T*);              \
-    template void pairwise_cosine_forward_cpu<T>(const T*, const T*, PairwiseShape, T*, T*, double*, double*, T*);  \
-    template void pairwise_cosine_backward_cpu<T>(const T*, const T*, const double*, const double*, const T*,       \
+#define NST_PAIRWISE(T)                                                                                            \
+    template void pairwise_sqdist_forward_cpu<T>(const T*, const T*, PairwiseShape, T*);                           \
+    template void pairwise_sqdist_backward_cpu<T>(const T*, const T*, const T*, PairwiseShape, T*, T*);            \
+    template void pairwise_inner_forward_cpu<T>(const T*, const T*, PairwiseShape, T*);                            \
+    template void pairwise_inner_backward_cpu<T>(const T*, const T*, const T*, PairwiseShape, T*, T*);             \
+    template void pairwise_cosine_forward_cpu<T>(const T*, const T*, PairwiseShape, T*, T*, double*, double*, T*); \
+    template void pairwise_cosine_backward_cpu<T>(const T*, const T*, const double*, const double*, const T*,      \
                                                   PairwiseShape, T*, T*);
 NST_PAIRWISE(float)
 NST_PAIRWISE(double)

@@ -28,8 +28,7 @@ inline double unit_row(const T* a, int64_t depth, T* u) {
     double sum = squared_norm_double(a, depth);
     if (sum <= tiny || sum >= most) {
         double largest = 0;
-        for (int64_t k = 0; k < depth; k++)
-            largest = max_of(largest, __builtin_fabs(static_cast<double>(a[k])));
+        for (int64_t k = 0; k < depth; k++) largest = max_of(largest, __builtin_fabs(static_cast<double>(a[k])));
         if (largest == 0) {
             for (int64_t k = 0; k < depth; k++) u[k] = T(0);
             return 0;

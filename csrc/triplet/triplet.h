@@ -34,15 +34,15 @@ struct TripletRows {
 };
 
 // dz may be null: no gradient is wanted.
-#define NST_DECLARE_TRIPLET(ns)                                                                                   \
-    namespace ns {                                                                                                \
-    template <class T>                                                                                            \
-    void triplet_loss_forward_cpu(const TripletRows<T>& rows, T margin, T* losses);                               \
-    template <class T>                                                                                            \
-    void triplet_loss_backward_cpu(const TripletRows<T>& rows, const T* losses, T scale, T* da, T* dp, T* dn);    \
-    template <class T>                                                                                            \
-    void batch_triplet_loss_forward_cpu(const T* z, const std::int32_t* classes, std::int64_t batch,              \
-                                        std::int64_t depth, T margin, Mining mining, T* dz, TripletSum* sum);     \
+#define NST_DECLARE_TRIPLET(ns)                                                                                \
+    namespace ns {                                                                                             \
+    template <class T>                                                                                         \
+    void triplet_loss_forward_cpu(const TripletRows<T>& rows, T margin, T* losses);                            \
+    template <class T>                                                                                         \
+    void triplet_loss_backward_cpu(const TripletRows<T>& rows, const T* losses, T scale, T* da, T* dp, T* dn); \
+    template <class T>                                                                                         \
+    void batch_triplet_loss_forward_cpu(const T* z, const std::int32_t* classes, std::int64_t batch,           \
+                                        std::int64_t depth, T margin, Mining mining, T* dz, TripletSum* sum);  \
     }
 NST_FOR_EACH_ISA(NST_DECLARE_TRIPLET)
 

@@ -166,8 +166,23 @@ void batch_triplet_loss_forward_cpu(const T* z, const std::int32_t* classes, int
         Count<T>* c = counts.get() + thread * 2 * padded;
         first.get()[i] = mining == Mining::batch_hard ? i : sorted.offsets.get()[i];
         Pair* mine_here = list ? pairs.get() + first.get()[i] : nullptr;
-        Anchor<T> a{i, batch,      padded, low, high,       margin,    distances.get() + i * ld, sorted.order.get(),
-                    v, v + padded, c,      c + padded, mine_here, dense, 0, 0, 0};
+        Anchor<T> a{i,
+                    batch,
+                    padded,
+                    low,
+                    high,
+                    margin,
+                    distances.get() + i * ld,
+                    sorted.order.get(),
+                    v,
+                    v + padded,
+                    c,
+                    c + padded,
+                    mine_here,
+                    dense,
+                    0,
+                    0,
+                    0};
         const bool any_triplet = high - low > 1 && high - low < batch;
         if (any_triplet) mine(a, mining);
         if (dense && (list || !any_triplet)) write_weights(a, mine_here);

@@ -54,7 +54,8 @@ def batch_triplet_loss(
     reduction: "sum", "mean" over the triplets taken, "mean_active" over those with a loss above 0.
 
     Gives a scalar, 0 with zero gradient when there is no triplet. The derivative at the hinge is 0, and the
-    choice of the mining is not differentiated. Memory grows with b², not b³. Raises `ShapeError`,
+    choice of the mining is not differentiated. It is computed with the value, and `backward()` only scales it.
+    A NaN makes both NaN. Memory grows with b², not b³. Raises `ShapeError`,
     `DTypeError`, `ArgumentError`.
     Source: FaceNet, section 3.2; Hermans, Beyer, Leibe, "In Defense of the Triplet Loss", 2017, equations 5
     and 7.

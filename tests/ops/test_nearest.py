@@ -95,6 +95,19 @@ def test_chunks_share_what_they_know(isa, metric, order):
         np.testing.assert_array_equal(got, values)
 
 
+def test_a_tie_with_a_later_chunk_is_kept(isa):
+    """A later chunk meets its ties first and makes them known; those that an earlier one meets afterwards win."""
+    chunk = 9000 // (9000 // 512)
+    p = np.full((9000, 4), 50, np.float32)
+    p[chunk - 60 : chunk + 60] = 1  # the end of the first chunk and the start of the second
+    p[chunk - 12 : chunk + 60, 0] = 0
+    q = np.zeros((40, 4), np.float32)
+    for threads in [2] * 15 + [3] * 15:
+        nst.set_num_threads(threads)
+        _, indices = nearest(q, p, 9)
+        assert (indices == np.arange(chunk - 12, chunk - 3)).all()
+
+
 @pytest.mark.parametrize("queries", [2, 40])
 @pytest.mark.parametrize("metric", ["inner", "cosine"])
 def test_nan_comes_last(isa, metric, queries):
