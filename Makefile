@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter, ARGS="..." goes to pytest or to the benchmarks.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format wheel clean
+.PHONY: help demo test sanitize bench lint format wheel clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -24,6 +24,9 @@ demo: $(VENV)/.built  ## paint the pictures in the package; shows where the page
 
 test: $(VENV)/.test  ## run all tests
 	@$(ONE_THREAD) $(PY) -m pytest -q -n 2 --dist loadgroup $(ARGS)
+
+sanitize: $(VENV)/.test  ## run the tests of the kernels under the address and undefined-behaviour sanitizers
+	@sh tools/sanitize.sh $(ARGS)
 
 bench: $(VENV)/.built  ## run the benchmarks (ARGS="--profile full")
 	@for file in benchmarks/*_bench.py; do $(PY) $$file $(ARGS) || exit 1; echo; done

@@ -32,7 +32,7 @@ Algorithm = Literal["auto", "direct", "winograd4", "winograd6"]
 WINOGRAD_EDGES = {"winograd4": 4, "winograd6": 6}
 
 # From this many output positions on, the saved products outweigh the transform of the weights.
-WINOGRAD_POSITIONS = 512
+WINOGRAD_POSITIONS = 64
 
 
 def conv2d(
