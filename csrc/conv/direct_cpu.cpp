@@ -72,6 +72,7 @@ void multiply_patches(const Patches<T>& g, int64_t images, const T* packed, cons
     const int64_t depth = g.depth(), cols = target.c, panels = ceil_div(cols, NR);
     const int64_t positions = images * g.grid_h * g.grid_w, tile_size = most * min_of(depth, chunk_depth);
     const int64_t room = tile_size + (target.dense() ? 0 : most * cols);
+    const bool in_place = g.is_map();  // a 1x1 convolution gathers nothing
     Scratch<T> rooms(num_threads() * room);
     parallel_for(ceil_div(positions, most), [&](int64_t block, int thread) {
         const int64_t m0 = block * most, rows = min_of(most, positions - m0);
@@ -79,11 +80,13 @@ void multiply_patches(const Patches<T>& g, int64_t images, const T* packed, cons
         T* out = target.dense() ? target.out + m0 * cols : tile + tile_size;
         for (int64_t k0 = 0; k0 < depth; k0 += chunk_depth) {
             const int64_t k1 = min_of(depth, k0 + chunk_depth), deep = k1 - k0;
-            gather(g, m0, rows, k0, k1, tile, deep);
+            const T* patches = in_place ? g.map + m0 * depth + k0 : tile;
+            if (!in_place) gather(g, m0, rows, k0, k1, tile, deep);
             for (int64_t j = 0; j < panels; j++) {
                 const Epilogue<T> end = k1 < depth ? Epilogue<T>{} : Epilogue<T>{bias ? bias + j * NR : nullptr, relu};
-                rows_product<T>(rows, static_cast<int>(min_of<int64_t>(NR, cols - j * NR)), tile, deep,
-                                packed + k0 * panels * NR + j * deep * NR, deep, out + j * NR, cols, k0 > 0, end);
+                rows_product<T>(rows, static_cast<int>(min_of<int64_t>(NR, cols - j * NR)), patches,
+                                in_place ? depth : deep, packed + k0 * panels * NR + j * deep * NR, deep, out + j * NR,
+                                cols, k0 > 0, end);
             }
         }
         if (!target.dense()) scatter(g, target, m0, rows, out);

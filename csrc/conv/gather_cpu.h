@@ -23,6 +23,12 @@ struct Patches {
     int64_t top, left;  // may be negative
 
     int64_t depth() const { return taps_h * taps_w * c; }
+
+    // Whether the patch of every position is the pixel there: the map is the matrix.
+    bool is_map() const {
+        return taps_h == 1 && taps_w == 1 && stride_h == 1 && stride_w == 1 && top == 0 && left == 0 && grid_h == h &&
+               grid_w == w && !positive;
+    }
 };
 
 template <class T>

@@ -147,7 +147,7 @@ T least_between(const T* d, int64_t padded, T low, T high) {
     Vec<T> best = none;
     for (int64_t j = 0; j < padded; j += W) {
         const Vec<T> v = load(d + j);
-        const Vec<T> fit = (v > low) & (v < high) ? v : none;
+        const Vec<T> fit = ((v > low) & (v < high)) ? v : none;
         best = fit < best ? fit : best;
     }
     T least = infinity<T>;
