@@ -1,4 +1,4 @@
-"""Operations that move elements: reshape, transpose, indexing, concatenation."""
+"""Operations that move elements: reshape, transpose, indexing, concatenation, padding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from nstcore.autograd.engine import Context, apply
 from nstcore.autograd.tensor import Tensor
 from nstcore.errors import ArgumentError, ShapeError
-from nstcore.ops._op import Array, Case, Kernel, Op, register, whole
+from nstcore.ops._op import Array, Case, Kernel, Op, check_result, pair, register, whole
 from nstcore.ops.elementwise import operand
 
 
@@ -79,6 +79,24 @@ def concat(parts: Any, axis: int = 0) -> Any:
     return apply(CONCAT, arrays, axis=axis)
 
 
+def pad(x: Any, widths: Sequence[tuple[int, int]]) -> Any:
+    """Zeros before and after the elements of each axis, as ``numpy.pad``; a part of the gradient is dropped with them.
+
+    x: any shape. widths: (before, after) for each axis, none negative.
+    Raises `ShapeError` when there is not one pair for each axis, `ArgumentError` for widths that are no counts.
+
+    >>> pad(np.ones((1, 2)), [(0, 1), (1, 0)])
+    array([[0., 1., 1.],
+           [0., 0., 0.]])
+    """
+    x = operand(x, None)
+    if not isinstance(widths, Sequence) or len(widths) != x.ndim:
+        raise ShapeError(f"[pad] expects one pair of widths for each axis of {x.shape}, got {widths!r}")
+    pairs = tuple(pair("pad", "widths", w, 0) for w in widths)
+    check_result("pad", [size + sum(both) for size, both in zip(x.shape, pairs, strict=True)], x.dtype.itemsize)
+    return apply(PAD, (x,), widths=pairs)
+
+
 def _reshape(ctx: Context, x: Array, shape: tuple[int, ...]) -> Array:
     ctx.extra = x.shape
     return np.reshape(x, shape)
@@ -132,6 +150,16 @@ def _concat_back(ctx: Context, grad: Array, axis: int) -> tuple[Array | None, ..
     return tuple(part.astype(dtype, copy=False) for part, (_, dtype) in zip(parts, ctx.extra, strict=True))
 
 
+def _pad(ctx: Context, x: Array, widths: tuple[tuple[int, int], ...]) -> Array:
+    ctx.extra = x.shape
+    return np.pad(x, widths) if x.ndim else x.copy()
+
+
+def _pad_back(ctx: Context, grad: Array, widths: tuple[tuple[int, int], ...]) -> tuple[Array | None, ...]:
+    inner = tuple(slice(before, before + size) for (before, _), size in zip(widths, ctx.extra, strict=True))
+    return (grad[inner],)
+
+
 RESHAPE = register(
     Op(
         "reshape",
@@ -183,6 +211,20 @@ CONCAT = register(
             Case("rows", ((2, 3), (4, 3))),
             Case("last axis", ((2, 3), (2, 1)), {"axis": -1}),
             Case("with empty", ((0, 3), (4, 3))),
+        ),
+    )
+)
+PAD = register(
+    Op(
+        "pad",
+        "... -> ...",
+        pad,
+        Kernel(_pad, _pad_back),
+        (
+            Case("channels and one row", ((2, 3, 3, 4),), {"widths": ((0, 0), (0, 1), (0, 0), (0, 4))}),
+            Case("both sides", ((2, 3),), {"widths": ((1, 2), (3, 0))}),
+            Case("nothing", ((3,),), {"widths": ((0, 0),)}),
+            Case("empty", ((0, 2),), {"widths": ((1, 0), (0, 0))}),
         ),
     )
 )

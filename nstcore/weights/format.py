@@ -64,7 +64,7 @@ class WeightsFile:
 
 
 def load(path: str | Path) -> WeightsFile:
-    """Read a weights file and check it: limits, structure, every digest and, for a VGG, every shape.
+    """Read a weights file and check it: limits, structure, every digest and, for a known network, every shape.
 
     Args:
         path: an .npz written by `save` or by ``nst weights convert``.
@@ -249,8 +249,8 @@ def _is_number(value: object) -> bool:
 
 
 def _check_arrays(path: Path, arrays: Mapping[str, Array], meta: Mapping[str, Any]) -> None:
-    """Compare the arrays with the facts: the same keys, dtypes, digests and, for a VGG, shapes."""
-    from nstcore.weights.layout import vgg_problem
+    """Compare the arrays with the facts: the same keys, dtypes, digests and, for a known network, shapes."""
+    from nstcore.weights.layout import layout_problem
 
     digests = meta["digests"]
     for key in digests.keys() - arrays.keys():
@@ -262,6 +262,6 @@ def _check_arrays(path: Path, arrays: Mapping[str, Array], meta: Mapping[str, An
             raise damaged(path, "does not match its digest: the file was altered", key)
     if meta.get("dtype") != _common_dtype(arrays):
         raise damaged(path, f"says dtype {meta.get('dtype')!r:.40}, its arrays are {_common_dtype(arrays)}")
-    wrong = vgg_problem(arrays, meta["architecture"])
+    wrong = layout_problem(arrays, meta["architecture"])
     if wrong:
         raise damaged(path, wrong[1], wrong[0])

@@ -7,21 +7,19 @@ from collections.abc import Mapping
 from nstcore.weights.npy import Array
 
 
-def vgg_problem(arrays: Mapping[str, Array], architecture: str) -> tuple[str, str] | None:
-    """Find the first array that does not fit VGG-16 or VGG-19, as (key, what is wrong).
+def layout_problem(arrays: Mapping[str, Array], architecture: str) -> tuple[str, str] | None:
+    """Find the first array that does not fit a known network, as (key, what is wrong).
 
     Args:
         arrays: parameter name -> array.
-        architecture: any name; those other than "vgg16" and "vgg19" have no rule here and always fit.
+        architecture: any name; those other than "vgg16", "vgg19" and "face_encoder" have no rule here and always fit.
 
-    >>> vgg_problem({}, "vgg16")
+    >>> layout_problem({}, "vgg16")
     ('conv1_1.weight', 'is missing: vgg16 needs it with shape (64, 3, 3, 3)')
     """
-    from nstcore.models.vgg_layout import BLOCKS, parameter_shapes
-
-    if architecture not in BLOCKS:
+    shapes = _shapes(architecture)
+    if shapes is None:
         return None
-    shapes = parameter_shapes(architecture)
     for key, shape in shapes.items():
         if key not in arrays:
             return key, f"is missing: {architecture} needs it with shape {shape}"
@@ -33,3 +31,12 @@ def vgg_problem(arrays: Mapping[str, Array], architecture: str) -> tuple[str, st
         if key not in shapes:
             return key, f"is no parameter of {architecture}"
     return None
+
+
+def _shapes(architecture: str) -> dict[str, tuple[int, ...]] | None:
+    """Give the shapes of all parameters of a known network."""
+    from nstcore.models import face_layout, vgg_layout
+
+    if architecture == face_layout.ARCHITECTURE:
+        return face_layout.parameter_shapes()
+    return vgg_layout.parameter_shapes(architecture) if architecture in vgg_layout.BLOCKS else None

@@ -349,6 +349,13 @@ class TestShaping:
                 r"\[sub\] expects numbers, got bool \(2, 3\) and bool",
             ),
             (lambda x: -Tensor(x.data > 0), DTypeError, r"\[sub\] expects numbers, got bool"),
+            (
+                lambda x: ops.pad(x, 3),
+                ShapeError,
+                r"\[pad\] expects one pair of widths for each axis of \(2, 3\), got 3",
+            ),
+            (lambda x: ops.pad(x, [(0, 1)]), ShapeError, r"\[pad\] expects one pair of widths for each axis"),
+            (lambda x: ops.pad(x, [(0, -1), (0, 0)]), ArgumentError, r"\[pad\] expects widths .* at least 0, got"),
             (lambda x: ops.concat([]), ArgumentError, r"\[concat\] expects at least one array"),
             (lambda x: ops.concat([x], axis=2), ShapeError, r"\[concat\] expects an axis of \(2, 3\)"),
             (lambda x: ops.concat([x, x[:, :2]]), ShapeError, r"\[concat\] .*\(2, 3\), \(2, 2\)"),

@@ -1,7 +1,7 @@
 """Converters from other formats to the weights file of nstcore; one file a source format.
 
-Every converter reads the convolutions only (the dense head of a classifier is left out), never runs code from
-the file, and trusts no size or path in it.
+Of a VGG the convolutions are read (the dense head of a classifier is left out), of the face encoder all of it. No
+converter runs code from the file, or trusts a size or path in it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from pathlib import Path
 
 from nstcore.errors import ArgumentError
 from nstcore.files import check_output
-from nstcore.weights.convert import keras, matconvnet, onnx, safetensors, torch
+from nstcore.weights.convert import dlib, keras, matconvnet, onnx, safetensors, torch
 from nstcore.weights.convert.source import (
     MAX_SOURCE_BYTES,
     Convolution,
+    Network,
     Source,
     as_floats,
     file_digest,
@@ -25,7 +26,7 @@ from nstcore.weights.npy import Array
 
 __all__ = ["convert"]
 
-_BY_SUFFIX: dict[str, Callable[[Path], Source]] = {
+_BY_SUFFIX: dict[str, Callable[[Path], Source | Network]] = {
     ".onnx": onnx.read,
     ".pth": torch.read,
     ".pt": torch.read,
@@ -34,6 +35,7 @@ _BY_SUFFIX: dict[str, Callable[[Path], Source]] = {
     ".hdf5": keras.read_h5,
     ".npz": keras.read_npz,
     ".mat": matconvnet.read,
+    ".dat": dlib.read,
 }
 
 
@@ -45,13 +47,13 @@ def convert(
     dtype: str = "float16",
     origin: str | None = None,
 ) -> WeightsFile:
-    """Read a VGG-16 or VGG-19 from another format and write it as a weights file.
+    """Read a VGG-16, a VGG-19 or dlib's face encoder from another format and write it as a weights file.
 
     Args:
-        source: .onnx, .pth or .pt (torchvision state dict), .safetensors (the same), .h5 or .npz (Keras), or
-            .mat (MatConvNet).
+        source: .onnx, .pth or .pt (torchvision state dict), .safetensors (the same), .h5 or .npz (Keras),
+            .mat (MatConvNet), or .dat (dlib's face encoder).
         output: the .npz to write; replaced if it is there.
-        architecture: "vgg16" or "vgg19" to insist on one; None takes what the file holds.
+        architecture: "vgg16", "vgg19" or "face_encoder" to insist on one; None takes what the file holds.
         dtype: "float16" (half the size, 5e-4 of relative feature error) or "float32" (exact).
         origin: where the source file came from, such as a package and its version; kept in the written file.
 
@@ -66,8 +68,13 @@ def convert(
     source, output = Path(source), Path(output)
     _check_options(source, output, architecture, dtype)
     found = _reader(source)(source)
-    arrays, name = _name_parameters(source, found.convolutions, architecture, dtype)
-    facts = {
+    if isinstance(found, Network):
+        arrays, name = _known_parameters(source, found, architecture, dtype), found.architecture
+        facts = dict(found.facts)
+    else:
+        arrays, name = _name_parameters(source, found.convolutions, architecture, dtype)
+        facts = {}
+    facts |= {
         "architecture": name,
         "preprocessing": found.preprocessing,
         "source": f"{found.kind} file {source.name}, sha256 {file_digest(source)}"
@@ -80,10 +87,12 @@ def convert(
 
 def _check_options(source: Path, output: Path, architecture: str | None, dtype: str) -> None:
     """Refuse, before the work, what could not succeed."""
+    from nstcore.models.face_layout import ARCHITECTURE
     from nstcore.models.vgg_layout import BLOCKS
 
-    if architecture is not None and architecture not in BLOCKS:
-        raise ArgumentError(f"[weights convert] expects architecture {' or '.join(BLOCKS)}, got {architecture!r}")
+    known = (*BLOCKS, ARCHITECTURE)
+    if architecture is not None and architecture not in known:
+        raise ArgumentError(f"[weights convert] expects architecture {' or '.join(known)}, got {architecture!r}")
     if dtype not in ("float16", "float32"):
         raise ArgumentError(f"[weights convert] expects dtype float16 or float32, got {dtype!r}")
     if output.suffix != ".npz":
@@ -95,13 +104,20 @@ def _check_options(source: Path, output: Path, architecture: str | None, dtype: 
     check_output(output, inputs=[source])
 
 
-def _reader(path: Path) -> Callable[[Path], Source]:
+def _reader(path: Path) -> Callable[[Path], Source | Network]:
     """Choose by suffix; each reader then checks what is really in the file."""
     try:
         return _BY_SUFFIX[path.suffix.lower()]
     except KeyError:
         known = ", ".join(_BY_SUFFIX)
         raise unreadable(path, f"is of no format read here, which are {known}") from None
+
+
+def _known_parameters(path: Path, found: Network, wanted: str | None, dtype: str) -> dict[str, Array]:
+    """Give the parameters of a network whose reader named them; `save` and `load` check their shapes."""
+    if wanted not in (None, found.architecture):
+        raise unreadable(path, f"expects {wanted}, got {found.architecture}")
+    return {key: as_floats(path, key, array, dtype) for key, array in found.arrays.items()}
 
 
 def _name_parameters(
@@ -114,6 +130,8 @@ def _name_parameters(
     name = by_count.get(len(found))
     if name is None or wanted not in (None, name):
         expected = ", ".join(f"{count} ({by_count[count]})" for count in by_count if wanted in (None, by_count[count]))
+        if not expected:
+            raise unreadable(path, f"expects {wanted}, got a VGG of {len(found)} convolutions")
         raise unreadable(path, f"expects this many 3 x 3 convolutions: {expected}, got {len(found)}")
     shapes = parameter_shapes(name)
     arrays = {}

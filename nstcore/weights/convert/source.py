@@ -1,10 +1,11 @@
-"""What every converter gives: the convolutions of a VGG in network order, and how its input is prepared."""
+"""What every converter gives: the convolutions of a VGG in network order, or another network's named parameters."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,12 +46,24 @@ class Convolution:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A network read from a foreign file."""
+    """A VGG read from a foreign file."""
 
     kind: str  # such as "ONNX"
     convolutions: list[Convolution]
     preprocessing: dict[str, Any]
     licence: str
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Any other network read from a foreign file: its parameters under our names, and further facts about it."""
+
+    kind: str
+    architecture: str
+    arrays: dict[str, Array]
+    preprocessing: dict[str, Any]
+    licence: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def unreadable(path: Path, problem: str, key: str | None = None) -> WeightsError:
