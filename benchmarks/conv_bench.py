@@ -10,6 +10,7 @@ from harness import FULL, Bench, Contender  # first: it sets the threads of all 
 import numpy as np  # isort: skip
 
 import nstcore as nst
+from nstcore.backend.memory import reuse
 from nstcore.ops import OPS
 
 
@@ -165,8 +166,9 @@ def summarise(bench: Bench) -> None:
 def main() -> None:
     """Measure VGG's layers, and in the full profile the other kinds."""
     bench = Bench("conv", ["torch"])
-    for layer in (*LAYERS, *OTHERS) if FULL else FAST:
-        measure(bench, layer)
+    with reuse():  # as in a style transfer
+        for layer in (*LAYERS, *OTHERS) if FULL else FAST:
+            measure(bench, layer)
     bench.finish()
     summarise(bench)
 

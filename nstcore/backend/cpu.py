@@ -7,18 +7,18 @@ threads; both are read once, at import, and a value that cannot be is reported a
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from nstcore.backend.loading import module
 from nstcore.errors import ArgumentError, BackendUnavailable, NstError
 
 __all__ = ["get_isa", "get_num_threads", "isas", "native", "set_isa", "set_num_threads"]
 
-native: Any = import_module("nstcore._native")  # has no types of its own
-
 MOST_THREADS = 1024
+
+native: Any = module
 
 
 def isas() -> list[str]:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-_native: Any = import_module("nstcore._native")
+from nstcore.backend.loading import module as _native
 
 PAGE = 4096  # bytes of a page of memory
 KEPT_LIMIT: int = _native.kept_limit  # bytes that are kept outside of `reuse`

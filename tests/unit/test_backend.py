@@ -160,3 +160,9 @@ print(status, np.array_equal(nst.ops.gram(x), expected), nst.get_num_threads())
 """
         run = python(code, PYTHONWARNINGS="ignore")
         assert run.stdout.split() == ["0", "True", "2"], run.stderr
+
+
+def test_loading_leaves_the_environment_as_it_was() -> None:
+    program = "import os; before = dict(os.environ); import nstcore; print(before == dict(os.environ))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
