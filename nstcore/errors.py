@@ -9,6 +9,9 @@
     ├── BackendUnavailable             a backend that this machine does not have
     ├── WeightsError                   a weights file that is damaged, foreign or of another network
     ├── ImageError                     a picture that cannot be read, or must not be
+    │   ├── NoFaceError                a picture in which no face was found
+    │   └── SeveralFacesError          a picture with several faces where one is wanted
+    ├── GalleryError                   a gallery that is damaged, foreign, locked or of another encoder
     └── OutputError(OSError)           a place that cannot be written
 
 A message names the operation in brackets, then the rule, then what was received:
@@ -54,6 +57,20 @@ class WeightsError(NstError, ValueError):
 
 class ImageError(NstError, ValueError):
     """A picture is missing, cannot be decoded, or is larger than the limit."""
+
+
+class NoFaceError(ImageError):
+    """No face was found in a picture, or none of the wanted size and sharpness."""
+
+
+class SeveralFacesError(ImageError):
+    """Several faces were found where one is wanted; ``faces`` holds them, the largest first."""
+
+    faces: tuple[object, ...] = ()
+
+
+class GalleryError(NstError):
+    """A gallery is damaged, foreign, locked, read-only or full, or does not hold what was asked for."""
 
 
 class OutputError(NstError, OSError):

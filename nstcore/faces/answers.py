@@ -1,0 +1,50 @@
+"""What verification and identification answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nstcore.faces.face import Face
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether two faces are one person's.
+
+    distance: Euclidean, between the encodings (or by the gallery's rule, where a person has several photographs).
+    margin: threshold − distance; the larger, the surer, negative where the answer is no.
+    probability: by the calibration; `calibrated` tells whether that was fitted on the user's own pairs.
+    compared: what the face was compared with, such as a file or "anna (3 photographs)".
+    """
+
+    same: bool
+    distance: float
+    threshold: float
+    margin: float
+    probability: float
+    calibrated: bool
+    compared: str
+
+
+@dataclass(frozen=True)
+class Match:
+    """Who a face is: `name` is None for a stranger, whose nearest person is still told.
+
+    The other fields are those of `Verification`, for the nearest person.
+    """
+
+    face: Face | None
+    name: str | None
+    nearest: str | None
+    distance: float
+    threshold: float
+    margin: float
+    probability: float
+    calibrated: bool
+    compared: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all fields as plain values."""
+        facts = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "face"}
+        return {**facts, "face": None if self.face is None else self.face.to_json()}
