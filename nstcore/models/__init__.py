@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nstcore.models.face_encoder import FaceEncoder, face_encoder
+from nstcore.models.mtcnn import MTCNN, mtcnn
 from nstcore.models.vgg import VGG, vgg16, vgg19
 
-__all__ = ["VGG", "FaceEncoder", "face_encoder", "vgg16", "vgg19"]
+__all__ = ["MTCNN", "VGG", "FaceEncoder", "face_encoder", "mtcnn", "vgg16", "vgg19"]
