@@ -7,9 +7,10 @@ from __future__ import annotations
 
 # Functions that share their module's name are imported here, or the module would take the name; the networks and
 # Pillow are loaded when they are first needed.
+from nstcore.faces.align import align, jittered
 from nstcore.faces.answers import Match, Verification
 from nstcore.faces.calibration import Calibration
 from nstcore.faces.detect import detect
 from nstcore.faces.face import Face
 
-__all__ = ["Calibration", "Face", "Match", "Verification", "detect"]
+__all__ = ["Calibration", "Face", "Match", "Verification", "align", "detect", "jittered"]

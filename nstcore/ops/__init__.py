@@ -28,6 +28,7 @@ from nstcore.ops.reduce import mean, sum
 from nstcore.ops.shaping import concat, getitem, pad, reshape, transpose
 from nstcore.ops.style import content_loss, normalize_channels, total_variation
 from nstcore.ops.triplet import TripletStats, batch_triplet_loss, triplet_loss, triplet_stats
+from nstcore.ops.warp import warp_affine
 
 __all__ = [
     "OPS", "Case", "Kernel", "Op", "Tolerance", "TripletStats",
@@ -35,5 +36,5 @@ __all__ = [
     "getitem", "gram", "l2_normalize", "log", "logistic_loss", "matmul", "max_pool2d", "maximum", "mean", "mul",
     "nearest", "normalize_channels", "pad", "pairwise_cosine", "pairwise_inner", "pairwise_sqdist", "power", "prelu", "relu",
     "reshape", "sigmoid", "softplus", "sqrt", "style_loss", "sub", "sum", "total_variation", "transpose",
-    "triplet_loss", "triplet_stats",
+    "triplet_loss", "triplet_stats", "warp_affine",
 ]  # fmt: skip
