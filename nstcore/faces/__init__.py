@@ -11,6 +11,11 @@ from nstcore.faces.align import align, jittered
 from nstcore.faces.answers import Match, Verification
 from nstcore.faces.calibration import Calibration
 from nstcore.faces.detect import detect
+from nstcore.faces.encoder import Encoder, encode, load_encoder
 from nstcore.faces.face import Face
+from nstcore.faces.verify import verify
 
-__all__ = ["Calibration", "Face", "Match", "Verification", "align", "detect", "jittered"]
+__all__ = [
+    "Calibration", "Encoder", "Face", "Match", "Verification", "align", "detect", "encode", "jittered", "load_encoder",
+    "verify",
+]  # fmt: skip
