@@ -11,6 +11,11 @@ from nstcore.faces.align import align, jittered
 from nstcore.faces.answers import Match, Verification
 from nstcore.faces.calibration import Calibration
 from nstcore.faces.detect import detect
+from nstcore.faces.draw import draw
 from nstcore.faces.face import Face
+from nstcore.faces.quality import Quality, problems, quality
 
-__all__ = ["Calibration", "Face", "Match", "Verification", "align", "detect", "jittered"]
+__all__ = [
+    "Calibration", "Face", "Match", "Quality", "Verification", "align", "detect", "draw", "jittered", "problems",
+    "quality",
+]  # fmt: skip
