@@ -13,9 +13,11 @@ from nstcore.faces.calibration import Calibration
 from nstcore.faces.detect import detect
 from nstcore.faces.draw import draw
 from nstcore.faces.face import Face
+from nstcore.faces.gallery import Gallery
 from nstcore.faces.quality import Quality, problems, quality
+from nstcore.faces.records import Enrolment, Found, Person, Photo
 
 __all__ = [
-    "Calibration", "Face", "Match", "Quality", "Verification", "align", "detect", "draw", "jittered", "problems",
-    "quality",
+    "Calibration", "Enrolment", "Face", "Found", "Gallery", "Match", "Person", "Photo", "Quality", "Verification",
+    "align", "detect", "draw", "jittered", "problems", "quality",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError, GalleryError
 from nstcore.faces import people as who
-from nstcore.faces._index import unpack
+from nstcore.faces._index import body, unpack
 from nstcore.faces._rows import Facts, insert
 from nstcore.faces.records import clean_name
 from nstcore.faces.store import MAX_SIZE
@@ -60,9 +60,10 @@ class Content:
         if digest is not None:
             return who.with_digest(connection, digest) is not None
         person = who.look_up(connection, name)
-        query = "SELECT 1 FROM photo WHERE person = ? AND substr(encoding, 1, ?) = ?"
-        body = self.encodings[i].astype("<f4").tobytes()
-        return person is not None and connection.execute(query, (person.id, len(body), body)).fetchone() is not None
+        if person is None:
+            return False
+        there = connection.execute("SELECT encoding FROM photo WHERE person = ?", (person.id,))
+        return any(body(row[0]) == self.encodings[i].tobytes() for row in there)
 
 
 def write(path: PathLike, connection: sqlite3.Connection) -> int:
@@ -97,14 +98,12 @@ def write(path: PathLike, connection: sqlite3.Connection) -> int:
 def _encodings(connection: sqlite3.Connection, size: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     count = connection.execute("SELECT count(*) FROM photo").fetchone()[0]
     encodings, owners, done = np.empty((count, size), "<f4"), np.empty(count, np.int64), 0
-    cursor = connection.execute("SELECT id, person, encoding FROM photo ORDER BY id")
+    cursor = connection.execute("SELECT encoding FROM photo ORDER BY id")
     while rows := cursor.fetchmany(256):
-        ids, people, blobs = zip(*rows, strict=True)
         part = slice(done, done + len(rows))
         try:
-            owners[part] = people
-            encodings[part] = unpack(blobs, np.array(ids, np.int64), owners[part], size)
-        except (ValueError, TypeError, OverflowError) as error:
+            _, owners[part], encodings[part] = unpack([row[0] for row in rows], size)
+        except (ValueError, TypeError) as error:
             raise GalleryError(f"[gallery] the file is damaged: {error}") from error
         done += len(rows)
     return encodings, owners
