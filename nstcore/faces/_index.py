@@ -173,15 +173,10 @@ class Index:
             waiting, count = short, 4 * count
         return found
 
-    def distances(self, queries: Vectors, people: list[int]) -> NDArray[np.float64]:
-        """Distance of each row of `queries` to each person (q, people); infinite to one without a photograph."""
-        table = np.full((len(queries), len(people)), np.inf)
-        for column, person in enumerate(people):
-            rows = np.flatnonzero(self.people == person)
-            if len(rows):
-                squares = ops.pairwise_sqdist(queries, self.points[rows])
-                table[:, column] = np.sqrt(squares.min(axis=1).astype(np.float64))
-        return table
+    def distance(self, query: Vectors, person: int) -> float | None:
+        """Distance of one encoding (1, d) to a person; None to one without a photograph."""
+        rows = np.flatnonzero(self.people == person)
+        return float(np.sqrt(ops.pairwise_sqdist(query, self.points[rows]).min())) if len(rows) else None
 
 
 def merged_roots(connection: sqlite3.Connection) -> dict[int, int]:

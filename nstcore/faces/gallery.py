@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nstcore.errors import ArgumentError, GalleryError, NoFaceError, ShapeError
+from nstcore.errors import ArgumentError, GalleryError, ShapeError
 from nstcore.faces import people as who
 from nstcore.faces._index import Index
 from nstcore.faces._rows import Facts, insert
@@ -129,17 +129,14 @@ class Gallery:
 
     # ---- photographs come in ----
 
-    def enroll(
-        self, name: str, image: Source, *, check_quality: bool = True, face: int | None = None, **options: Any
-    ) -> Enrolment:
+    def enroll(self, name: str, image: Source, *, check_quality: bool = True, **options: Any) -> Enrolment:
         """Add one photograph of a person; nothing else is encoded again.
 
         Args:
             name: the person's name; somebody new where it is not known.
             image: a path, a file object, a Pillow image or an array, as `nstcore.images.load` takes them.
             check_quality: refuse a face that is small, blurred, turned away or cut off; False only warns.
-            face: which face of a picture with several; 1 is the largest. None insists on a single one.
-            options: for `nstcore.faces.detect`, such as `min_size`.
+            options: `flip`, `jitter`, `seed`, `min_size`, `min_score`, `max_pixels`, as for `nstcore.faces.verify`.
 
         Returns:
             The photograph; warnings tell of somebody else who looks the same. `added` is False for a picture that is
@@ -147,8 +144,8 @@ class Gallery:
 
         Raises:
             NoFaceError: no face, or not a good one. SeveralFacesError: more than one; it holds them all.
-            ImageError: no picture. ArgumentError: no name. GalleryError: the file refuses, the person was removed, or
-            the picture is enrolled as somebody else.
+            ImageError: no picture. ArgumentError: no name, or an option outside its range.
+            GalleryError: the file refuses, the person was removed, or the picture is enrolled as somebody else.
         """
         from nstcore.faces import _enrol
 
@@ -157,12 +154,8 @@ class Gallery:
         known = self._enrolled(clean, digest)
         if known is not None:
             return Enrolment(known, added=False)
-        found = _enrol.one_face(image, face, "enroll", options)
-        if found.problems and check_quality:
-            why = "; ".join(found.problems)
-            raise NoFaceError(f"[enroll] {_enrol.name_of(image)}: {why} (the quality check can be switched off)")
-        encoding = self.encoder.encode(found.chip[None])[0]
-        return self._add(clean, encoding, Facts(source, digest, found.about), tuple(found.problems))
+        found = _enrol.portrait(image, self.encoder, check_quality, options)
+        return self._add(clean, found.encoding, Facts(source, digest, found.about), tuple(found.problems))
 
     def add(
         self,
@@ -206,21 +199,45 @@ class Gallery:
             index = self._fresh(connection)
             return [[self._found(connection, index, *hit) for hit in hits] for hits in index.search(queries, count)]
 
-    def identify(self, image: Source, *, one_each: bool = False, **options: Any) -> list[Match]:
+    def identify(
+        self, image: Source, *, threshold: float | None = None, one_each: bool = False, **options: Any
+    ) -> list[Match]:
         """Who is in a picture: a `Match` for each face, the largest first.
 
-        one_each: a person is in the picture at most once; the assignment with the smallest sum of distances is taken.
-        options: for `nstcore.faces.detect`. Raises what `detect` raises, and `GalleryError` for an empty gallery.
+        threshold: the largest distance of a person; None takes the calibration's.
+        one_each: give a person at most one face of the picture, by the best assignment of all together.
+        options: as `enroll`. Raises `ImageError`, `ArgumentError`, `GalleryError`.
         """
-        from nstcore.faces._identify import identify
+        from nstcore.faces.decide import identification
+        from nstcore.faces.pipeline import encode_faces
 
-        return identify(self, image, one_each, options)
+        found = encode_faces(image, encoder=self.encoder, **options)
+        if not found:
+            return []
+        # with one_each at most all other faces take somebody away from a face
+        candidates = self.search(np.stack([encoding for _, encoding in found]), len(found) if one_each else 1)
+        faces = [face for face, _ in found]
+        return identification(faces, candidates, self.calibration, threshold=threshold, one_each=one_each)
 
-    def verify(self, name: str, image: Source, *, face: int | None = None, **options: Any) -> Verification:
-        """Whether the face in a picture is that person's; arguments and errors as `enroll`."""
-        from nstcore.faces._identify import verify
+    def verify(self, name: str, image: Source, *, threshold: float | None = None, **options: Any) -> Verification:
+        """Whether the one face in a picture is that person's; options as `enroll`, errors too."""
+        from nstcore.faces.decide import chosen_threshold, verification
+        from nstcore.faces.pipeline import encode_one
 
-        return verify(self, name, image, face, options)
+        calibration = self.calibration
+        limit = chosen_threshold(calibration, threshold)
+        with self._store.reading() as connection:
+            who.find(connection, name)  # before the work of encoding
+        _, encoding = encode_one(image, task="verify", encoder=self.encoder, **options)
+        with self._store.reading() as connection:
+            person = who.root(connection, who.find(connection, name))
+            distance = self._fresh(connection).distance(self._vectors("verify", encoding[None]), person.id)
+            photos = who.count_photos(connection, person.id)
+        if distance is None:
+            state = "has been removed; restore them first" if person.removed else "has no photograph"
+            raise GalleryError(f"[verify] {person.name!r} {state}")
+        compared = f"{person.name} ({photos} photograph{'' if photos == 1 else 's'})"
+        return verification(distance, calibration, threshold=limit, compared=compared)
 
     # ---- people ----
 
