@@ -11,11 +11,15 @@ from nstcore.faces.align import align, jittered
 from nstcore.faces.answers import Match, Verification
 from nstcore.faces.calibration import Calibration
 from nstcore.faces.detect import detect
+from nstcore.faces.draw import draw
 from nstcore.faces.encoder import Encoder, encode, load_encoder
 from nstcore.faces.face import Face
+from nstcore.faces.gallery import Gallery
+from nstcore.faces.quality import Quality, problems, quality
+from nstcore.faces.records import Enrolment, Found, Person, Photo
 from nstcore.faces.verify import verify
 
 __all__ = [
-    "Calibration", "Encoder", "Face", "Match", "Verification", "align", "detect", "encode", "jittered", "load_encoder",
-    "verify",
+    "Calibration", "Encoder", "Enrolment", "Face", "Found", "Gallery", "Match", "Person", "Photo", "Quality",
+    "Verification", "align", "detect", "draw", "encode", "jittered", "load_encoder", "problems", "quality", "verify",
 ]  # fmt: skip

@@ -55,7 +55,7 @@ class AreaMeans:
         top, bottom = _edges(boxes[:, 1], boxes[:, 3], side)
         flat, row = self._sums.reshape(-1, self._sums.shape[2]), self.width + 1
 
-        def at(y: Integers, x: Integers) -> NDArray[Any]:
+        def at(y: Integers, x: Integers) -> Any:
             return flat.take((y * row)[:, :, None] + x[:, None, :], axis=0)
 
         total = at(bottom, right) - at(top, right) - at(bottom, left) + at(top, left)

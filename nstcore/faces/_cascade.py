@@ -108,9 +108,7 @@ def _look_everywhere(level: Floats, threshold: float, net: Net) -> tuple[Floats,
     return scores, offsets, places
 
 
-def _judge(
-    means: AreaMeans, boxes: Floats, threshold: float, net: Net
-) -> tuple[Floats, Floats, Floats, Floats | None]:
+def _judge(means: AreaMeans, boxes: Floats, threshold: float, net: Net) -> tuple[Floats, Floats, Floats, Floats | None]:
     """Boxes that the network takes for faces, with their scores, offsets and, from O-Net, landmarks."""
     pixels = inside(boxes, means.width, means.height)
     visible = (pixels[:, 2] > pixels[:, 0]) & (pixels[:, 3] > pixels[:, 1])

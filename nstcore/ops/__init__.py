@@ -34,7 +34,7 @@ __all__ = [
     "OPS", "Case", "Kernel", "Op", "Tolerance", "TripletStats",
     "absolute", "add", "avg_pool2d", "batch_triplet_loss", "concat", "content_loss", "conv2d", "div", "exp",
     "getitem", "gram", "l2_normalize", "log", "logistic_loss", "matmul", "max_pool2d", "maximum", "mean", "mul",
-    "nearest", "normalize_channels", "pad", "pairwise_cosine", "pairwise_inner", "pairwise_sqdist", "power", "prelu", "relu",
-    "reshape", "sigmoid", "softplus", "sqrt", "style_loss", "sub", "sum", "total_variation", "transpose",
+    "nearest", "normalize_channels", "pad", "pairwise_cosine", "pairwise_inner", "pairwise_sqdist", "power", "prelu",
+    "relu", "reshape", "sigmoid", "softplus", "sqrt", "style_loss", "sub", "sum", "total_variation", "transpose",
     "triplet_loss", "triplet_stats", "warp_affine",
 ]  # fmt: skip

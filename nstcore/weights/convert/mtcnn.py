@@ -31,7 +31,9 @@ def read(path: Path) -> Network:
             arrays |= _parameters(name, net, torch.parse_state_dict(BytesIO(_member(path, member))))
         except torch.DAMAGE as error:
             raise unreadable(path, str(error), member) from error
-    return Network("Wheel", layout.ARCHITECTURE, arrays, preprocessing("RGB", 255.0, (127.5,) * 3, (128.0,) * 3), _LICENCE)
+    return Network(
+        "Wheel", layout.ARCHITECTURE, arrays, preprocessing("RGB", 255.0, (127.5,) * 3, (128.0,) * 3), _LICENCE
+    )
 
 
 def _member(path: Path, name: str) -> bytes:
