@@ -62,7 +62,7 @@ def detect(
     from nstcore.faces import _cascade
 
     _check(min_size, thresholds, max_faces, max_side)
-    levels = _levels(images.load(image, max_pixels=max_pixels))
+    levels = _read(image, max_pixels)
     shrunk = 1.0
     if max_side is not None and max(levels.shape[:2]) > max_side:
         shrunk = max_side / max(levels.shape[:2])
@@ -79,6 +79,14 @@ def detect(
 def _face(box: NDArray[np.float32], landmarks: NDArray[np.float32], score: np.float32) -> Face:
     left, top, right, bottom = map(float, box)
     return Face((left, top, right, bottom), landmarks, float(score))
+
+
+def _read(image: images.Source, max_pixels: int) -> NDArray[np.uint8]:
+    """A picture of any kind as uint8 (h, w, 3); one that is that already is not copied."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        if 0 < image.shape[0] * image.shape[1] <= max_pixels:
+            return image
+    return _levels(images.load(image, max_pixels=max_pixels))
 
 
 def _levels(image: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from nstcore import ops, weights
 from nstcore.errors import ShapeError, WeightsError
 from nstcore.models.mtcnn_layout import ARCHITECTURE, BOX, CHANNELS, LOGIT, NETS, POINTS
-from nstcore.nn.layers import Conv2d, Linear, MaxPool2d, PReLU
+from nstcore.nn.layers import Conv2d, MaxPool2d, PReLU
 from nstcore.nn.module import Module
 
 PIXELS = {"color_order": "RGB", "scale": 255.0, "mean": (127.5,) * 3, "std": (128.0,) * 3}
@@ -40,10 +40,9 @@ class Net(Module):
         ]
         self.activations = [PReLU(layer.filters) for layer in net.convolutions]
         self.pools = [MaxPool2d(*layer.pool, ceil_mode=True) if layer.pool else None for layer in net.convolutions]
-        self.dense = Linear(*net.dense) if net.dense else None
+        self.dense = Conv2d(*net.dense, 1) if net.dense else None
         self.dense_activation = PReLU(net.dense[1]) if net.dense else None
-        units = counts[-1] if net.dense is None else net.dense[1]
-        self.head: Module = Conv2d(units, net.results, 1) if net.dense is None else Linear(units, net.results)
+        self.head = Conv2d(net.dense[1] if net.dense else counts[-1], net.results, 1)
 
     def forward(self, x: Any) -> tuple[Any, Any, Any]:
         """x: RGB, (value − 127.5) / 128 with values in 0–255, of the type of the weights."""
@@ -55,8 +54,10 @@ class Net(Module):
             x = activation(convolution(x))
             x = x if pool is None else pool(x)
         if self.dense is not None and self.dense_activation is not None:
-            x = self.dense_activation(self.dense(ops.reshape(x, (x.shape[0], self.dense.weight.shape[0]))))
+            x = self.dense_activation(self.dense(ops.reshape(x, (x.shape[0], 1, 1, self.dense.weight.shape[3]))))
         found = self.head(x)
+        if self.dense is not None:
+            found = found[:, 0, 0]
         points = found[..., POINTS] if found.shape[-1] == POINTS.stop else None
         return ops.sigmoid(found[..., LOGIT]), found[..., BOX], points
 
