@@ -99,7 +99,9 @@ class Svg(Canvas):
     def document(self) -> str:
         """The whole file."""
         head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width}" height="{self.height}"'
-        style = f' viewBox="0 0 {self.width} {self.height}" font-family="sans-serif" font-size="{FONT_SIZE}" fill="{TEXT}">'
+        style = (
+            f' viewBox="0 0 {self.width} {self.height}" font-family="sans-serif" font-size="{FONT_SIZE}" fill="{TEXT}">'
+        )
         white = f'<rect width="{self.width}" height="{self.height}" fill="white"/>'
         return "\n".join([head + style, white, *self._parts, "</svg>", ""])
 
@@ -137,7 +139,9 @@ def ticks(first: float, last: float) -> list[float]:
     >>> ticks(1, 200), ticks(0, 1)
     ([50, 100, 150, 200], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     """
-    smallest = 0 if isinstance(first, int) and isinstance(last, int) else math.floor(math.log10((last - first) or 1)) - 2
+    smallest = (
+        0 if isinstance(first, int) and isinstance(last, int) else math.floor(math.log10((last - first) or 1)) - 2
+    )
     for power in range(smallest, 40):
         for factor in (1, 2, 5):
             every = factor * 10**power if power >= 0 else factor / 10**-power

@@ -139,7 +139,11 @@ class Evaluation:
 
 
 def evaluate(
-    encodings: Array, labels: Any, calibration: Calibration, *, false_accept_rates: tuple[float, ...] = FALSE_ACCEPT_RATES
+    encodings: Array,
+    labels: Any,
+    calibration: Calibration,
+    *,
+    false_accept_rates: tuple[float, ...] = FALSE_ACCEPT_RATES,
 ) -> Evaluation:
     """Evaluate all pairs of encodings, and identification among people of whom some are unknown.
 
