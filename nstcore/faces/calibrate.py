@@ -75,7 +75,7 @@ def calibrate(
         source: what the pairs are, in words; it is kept in the calibration.
 
     Raises:
-        ArgumentError: too few pairs of two people: `needed_trials` of them are needed, 2995 for 1 in 1000 at 95 %, since
+        ArgumentError: too few pairs of two people: `needed_trials` of them are needed, 2995 for 1 in 1000 at 95 %, as
             no smaller number shows such a rate even if none passes. No pair of one person, or an option outside its
             range. ShapeError: arrays that do not fit.
 
@@ -95,7 +95,7 @@ def calibrate(
     same = np.asarray(labels)
     if array.ndim != 1 or same.shape != array.shape or same.dtype != bool:
         raise ShapeError(
-            f"[calibrate] expects distances (n,) with bool labels (n,), got {array.shape} with {same.dtype} {same.shape}"
+            f"[calibrate] expects distances (n,) with bool labels (n,), got {array.shape}, {same.dtype} {same.shape}"
         )
     return _calibrate(array.astype(np.float64), same, None, false_accept_rate, confidence, source)
 
@@ -139,8 +139,8 @@ def _check_numbers(ones: int, twos: int, rate: float, confidence: float) -> None
         best = -np.expm1(np.log1p(-confidence) / twos) if twos else 1.0
         possible = f"{twos} can show {best:.2g} at best" if twos else "there are none"
         raise ArgumentError(
-            f"[calibrate] a false-accept rate of {rate:g} cannot be claimed: at {confidence:.0%} confidence it takes at "
-            f"least {needed} pairs of two people, got {twos}; {possible}"
+            f"[calibrate] a false-accept rate of {rate:g} cannot be claimed: at {confidence:.0%} confidence it takes "
+            f"at least {needed} pairs of two people, got {twos}; {possible}"
         )
     if not ones:
         raise ArgumentError("[calibrate] expects pairs of one person too, got none: somebody needs two photographs")

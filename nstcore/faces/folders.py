@@ -126,8 +126,8 @@ def pairs_in(
 def read_pairs(path: PathLike) -> list[Listed]:
     """Read a list of pairs in the format of Labeled Faces in the Wild.
 
-    The first line has the number of folds n and of pairs m, separated by a blank, or m alone for a single fold. For each
-    fold follow m lines "name i j" (photographs i and j of one person) and m lines "name i name j" (of two people).
+    The first line has the number of folds n and of pairs m, separated by a blank, or m alone for a single fold. For
+    each fold follow m lines "name i j" (photographs i and j of one person) and m lines "name i name j" (of two people).
     Source: Huang, Ramesh, Berg, Learned-Miller, "Labeled Faces in the Wild", 2007; its README and pairs.txt.
 
     Raises `ArgumentError`, with the line, for anything else.

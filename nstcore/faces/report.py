@@ -49,8 +49,8 @@ def calibration_text(report: CalibrationReport) -> str:
     found, percent = report.calibration, f"{report.confidence:.0%}"
     of_people = f" of {report.people} people" if report.people is not None else ""
     lines = [
-        f"threshold        {found.threshold:.4f}, from {found.same:,} pairs of one person and {found.different:,} of two"
-        f"{of_people}",
+        f"threshold        {found.threshold:.4f}, from {found.same:,} pairs of one person and {found.different:,} of "
+        f"two{of_people}",
         f"false accepts    {rate_text(report.false_accept, report.confidence)}",
         f"false rejects    {rate_text(report.false_reject, report.confidence)}",
         f"claim            at most {found.false_accept_rate:g} of pairs of two people accepted, {percent} sure if the "

@@ -46,8 +46,8 @@ def calibrate(
 ) -> None:
     """Fit threshold and probability to photographs whose people are known, and keep them in the gallery.
 
-    A rate that so few pairs cannot show is refused: at 95 %, 1 in 1000 takes 2,995 pairs of two people. The gallery is made
-    where there is none. A calibration holds for faces that are encoded with the same --flip and --jitter.
+    A rate that so few pairs cannot show is refused: at 95 %, 1 in 1000 takes 2,995 pairs of two people. The gallery is
+    made where there is none. A calibration holds for faces that are encoded with the same --flip and --jitter.
     """
     from nstcore.faces import report
     from nstcore.faces.calibrate import calibrate_pairs
