@@ -48,7 +48,7 @@ def fingerprint(image: images.Source) -> tuple[str | None, bytes]:
 def portrait(image: images.Source, encoder: Encoder, check_quality: bool, options: dict[str, Any]) -> Portrait:
     """Find, judge and encode the face of a picture; options as `encode_faces`.
 
-    Raises `NoFaceError` (also for a face that is not good enough, if that is to be checked) and what `encode_one` raises.
+    Raises what `encode_one` raises; `NoFaceError` also for a face that is not good enough, if that is to be checked.
     """
     name = picture_name(image)
     limit = {key: options[key] for key in ("max_pixels",) if key in options}

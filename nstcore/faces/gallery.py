@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +122,9 @@ class Gallery:
 
     def set_calibration(self, calibration: Calibration | None) -> None:
         """Keep a calibration in the file; None goes back to the encoder's."""
+        if calibration is not None and not _is_sound(calibration):
+            raise ArgumentError(f"[gallery] expects a calibration of finite numbers, got {calibration!r:.300}")
         text = None if calibration is None else json.dumps(calibration.to_json())
-        if text is not None:
-            _calibration(text)
         with self._store.changing() as connection:
             connection.execute("UPDATE gallery SET calibration = ?", (text,))
 
@@ -301,7 +302,7 @@ class Gallery:
         """Read the whole file and compare everything in it. Raises `GalleryError` if something is damaged."""
         self._store.check()
         with self._store.reading() as connection:
-            Index(self.size).refresh(connection)
+            Index(self.size).check(connection)
             for _ in who.photos(connection):
                 pass
 
@@ -397,17 +398,16 @@ class Gallery:
 
     def _finish_forgetting(self) -> None:
         """A process was stopped between deleting somebody and writing the file anew."""
-        try:
+        with suppress(GalleryError):  # locked or read-only: whoever opens it next does it
             self._store.scrub()
-        except GalleryError:
-            pass  # locked or read-only: whoever opens it next does it
 
 
 def _same(connection: Any, name: str, digest: bytes) -> Photo | None:
     found = who.with_digest(connection, digest)
     if found is not None and name not in (found.name, found.enrolled_as):
         raise GalleryError(
-            f"[gallery] this very picture is enrolled as {found.name!r}, got {name!r}; rename or merge them if that is wrong"
+            f"[gallery] this very picture is enrolled as {found.name!r}, got {name!r}; "
+            "rename or merge them if that is wrong"
         )
     return found
 
