@@ -62,13 +62,13 @@ class Gallery:
         self._index: Index | None = None
         try:
             if self._store.is_new:
-                made_for = self._load_encoder()
+                made_for = self._encoder = encoder or _embedded()
                 self._store.fill(made_for.id, made_for.digest, made_for.size)
             with self._store.reading() as connection:
                 row = connection.execute("SELECT model, digest, size, to_scrub FROM gallery").fetchone()
             self._model, self._digest, self._size, to_scrub = row
-            if encoder is not None:
-                self._check_encoder(encoder)
+            if self._encoder is not None:  # also of a file that another process has made meanwhile
+                self._check_encoder(self._encoder)
             if to_scrub:
                 self._finish_forgetting()
         except BaseException:
@@ -109,8 +109,9 @@ class Gallery:
     def encoder(self) -> Encoder:
         """What turns faces into encodings. Raises `GalleryError` if it is not the one that the gallery is for."""
         if self._encoder is None:
-            self._check_encoder(self._load_encoder())
-        assert self._encoder is not None
+            encoder = _embedded()
+            self._check_encoder(encoder)
+            self._encoder = encoder
         return self._encoder
 
     @property
@@ -150,12 +151,12 @@ class Gallery:
         """
         from nstcore.faces import _enrol
 
-        clean = clean_name(name)
-        source, digest = _enrol.fingerprint(image)
+        clean, picture = clean_name(name), _enrol.Picture(image, options.get("max_pixels"))
+        source, digest = picture.fingerprint()
         known = self._enrolled(clean, digest)
         if known is not None:
             return Enrolment(known, added=False)
-        found = _enrol.portrait(image, self.encoder, check_quality, options)
+        found = _enrol.portrait(picture, self.encoder, check_quality, options)
         return self._add(clean, found.encoding, Facts(source, digest, found.about), tuple(found.problems))
 
     def add(
@@ -295,7 +296,12 @@ class Gallery:
         with self._store.changing() as connection:
             photos = who.forget(connection, name)
         self._index = None
-        self._store.scrub()
+        try:
+            self._store.scrub()
+        except GalleryError as error:
+            raise GalleryError(
+                f"{error}; {clean_name(name)!r} is deleted, the rest is done on the next opening"
+            ) from error
         return photos
 
     def check(self) -> None:
@@ -378,13 +384,6 @@ class Gallery:
             raise ArgumentError(f"[{what}] expects finite encodings, got infinity or NaN")
         return vectors
 
-    def _load_encoder(self) -> Encoder:
-        if self._encoder is None:
-            from nstcore.faces.encoder import load_encoder
-
-            self._encoder = load_encoder()
-        return self._encoder
-
     def _check_encoder(self, encoder: Encoder) -> None:
         if (encoder.digest, encoder.size) != (self.digest, self.size):
             raise self._other_encoder("the encoder", encoder.id, encoder.digest)
@@ -400,6 +399,12 @@ class Gallery:
         """A process was stopped between deleting somebody and writing the file anew."""
         with suppress(GalleryError):  # locked or read-only: whoever opens it next does it
             self._store.scrub()
+
+
+def _embedded() -> Encoder:
+    from nstcore.faces.encoder import load_encoder
+
+    return load_encoder()
 
 
 def _same(connection: Any, name: str, digest: bytes) -> Photo | None:

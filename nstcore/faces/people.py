@@ -186,7 +186,9 @@ def photos(connection: sqlite3.Connection, person: Row | None = None) -> Iterato
     for number, owner, source, digest, about in connection.execute(
         f"{query} ORDER BY id", () if person is None else (person.id,)
     ):
-        name = names[roots.get(owner, owner)] if person is None else person.name
+        name = names.get(roots.get(owner, owner)) if person is None else person.name
+        if name is None or owner not in names:
+            raise GalleryError("[gallery] the file is damaged: a photograph is of nobody")
         yield Photo(number, name, names[owner], source, digest.hex() if digest else None, _facts(about))
 
 

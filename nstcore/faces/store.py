@@ -141,10 +141,9 @@ class Store:
                 yield self._connection
 
     def scrub(self) -> None:
-        """Write the file anew: even what SQLite left behind while it moved rows is gone then.
+        """Write the file anew, so that it holds nothing but its rows.
 
-        secure_delete overwrites what is deleted, but not the copy that stays in the gap of a page when rows move to
-        a neighbour.
+        secure_delete overwrites what is deleted; SQLite does not promise that for copies from when rows were moved.
         """
         with self._explained():
             self._connection.execute("VACUUM")

@@ -287,8 +287,10 @@ def test_a_calibration_that_is_none_is_refused(gallery: Gallery, field: dict[str
 def test_another_encoders_gallery_is_refused(gallery: Gallery, tmp_path: Path, other: Fake) -> None:
     with pytest.raises(GalleryError, match=r"holds encodings of fake \(ffffffffffff, 4 numbers\), got the encoder"):
         opened(tmp_path / "people.db", encoder=other)
-    with Gallery(tmp_path / "people.db") as without, pytest.raises(GalleryError, match="cannot be compared"):
-        _ = without.encoder  # the embedded one
+    with Gallery(tmp_path / "people.db") as without:
+        for _ in range(2):  # the embedded encoder does not fit the second time either
+            with pytest.raises(GalleryError, match="cannot be compared"):
+                _ = without.encoder
 
 
 def test_what_another_process_changes_is_seen(gallery: Gallery, tmp_path: Path) -> None:

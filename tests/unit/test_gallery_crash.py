@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import nstcore as nst
+from nstcore.errors import GalleryError
 
 from .gallery_help import SIZE, filled, opened
 
@@ -229,6 +231,25 @@ def test_forgetting_leaves_no_trace(tmp_path: Path) -> None:
     with opened(path) as gallery:
         gallery.check()
         assert len(gallery.people()) == 200
+
+
+def test_forgetting_while_another_process_reads_is_told_and_finished_later(path: Path) -> None:
+    with opened(path, timeout=0.05) as gallery:
+        gallery.search(np.zeros((1, SIZE)))
+        commit, other = gallery._store.scrub, sqlite3.connect(path, isolation_level=None)
+
+        def scrub() -> None:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM person").fetchone()
+            commit()
+
+        gallery._store.scrub = scrub  # type: ignore[method-assign]
+        with pytest.raises(GalleryError, match=r"in use by another process.*; 'p7' is deleted, the rest is done on the"):
+            gallery.forget("p7")
+        assert "p7" not in [person.name for person in gallery.people()]
+        other.close()
+    with opened(path) as gallery, gallery._store.reading() as connection:
+        assert connection.execute("SELECT to_scrub FROM gallery").fetchone() == (0,)
 
 
 def test_forgetting_that_was_interrupted_is_finished_on_opening(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
