@@ -94,12 +94,11 @@ class _Run:
         for _, path, why in self.failed:
             where = "" if str(path) in why else f"{path}: "
             print_error(where + why)
-        people = {result.photo.name for _, result in self.done}
-        words = [f"{added} photograph{_s(added)}{of} added"]
+        people = {result.photo.name for _, result in self.done if result.added}
+        of = f" of {len(people)} {'person' if len(people) == 1 else 'people'}" if people else ""
+        words = [f"{added} photograph{'' if added == 1 else 's'}{of} added"]
         words += [f"{known} already there"] * bool(known) + [f"{len(self.failed)} refused"] * bool(self.failed)
         words += [f"interrupted, {left} left; the same command goes on"] * interrupted
-        of = f" of {len(people)} {'person' if len(people) == 1 else 'people'}" if people else ""
-        words[0] = words[0].replace(" added", of + " added")
         typer.echo(f"{gallery}: {', '.join(words)}")
 
 
