@@ -154,6 +154,27 @@ def test_jittered_chips() -> None:
     assert faces.jittered(picture, face, 0).shape == (0, CHIP, CHIP, 3)
 
 
+def test_jittered_chips_of_chips() -> None:
+    """Inside, the same as those cut from the photograph; every chip by itself."""
+    matrix = moved(0, 1, (20, 20))
+    picture = picture_of(matrix, 190, 190).astype(np.float32)
+    face = face_at(applied(matrix, TEMPLATE))
+    plain = faces.align(picture, face)
+    found = faces.jittered_chips(np.stack([plain, plain[::-1]]), 4, seed=3)
+    assert (found.shape, found.dtype) == ((2, 4, CHIP, CHIP, 3), np.float32)
+    expected = faces.jittered(picture, face, 4, seed=3)
+    np.testing.assert_allclose(found[0, :, 20:-20, 20:-20], expected[:, 20:-20, 20:-20], atol=1e-3)
+    np.testing.assert_array_equal(faces.jittered_chips(plain[None], 4, seed=3)[0], found[0])
+    assert found.min() > 0.05  # no black border
+    assert faces.jittered_chips(plain[None], 0).shape == (1, 0, CHIP, CHIP, 3)
+    levels = np.rint(plain * 255).astype(np.uint8)
+    np.testing.assert_allclose(faces.jittered_chips(levels, 4, seed=3)[0], found[0], atol=3e-3)
+    with pytest.raises(ShapeError, match="expects chips"):
+        faces.jittered_chips(np.zeros((1, 4, 5, 3)), 1)
+    with pytest.raises(ArgumentError, match="a count of at least 0, got -1"):
+        faces.jittered_chips(plain, -1)
+
+
 # ---- gradients ----
 
 
