@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # Functions that share their module's name are imported here, or the module would take the name; the networks and
 # Pillow are loaded when they are first needed.
-from nstcore.faces.align import align, jittered
+from nstcore.faces.align import align, jittered, jittered_chips
 from nstcore.faces.answers import Match, Verification
 from nstcore.faces.calibrate import CalibrationReport, calibrate
 from nstcore.faces.calibration import Calibration
@@ -25,5 +25,5 @@ from nstcore.faces.verify import verify
 __all__ = [
     "Calibration", "CalibrationReport", "Encoder", "Enrolment", "Evaluation", "Face", "Found", "Gallery", "Match",
     "Person", "Photo", "Quality", "Verification", "align", "calibrate", "detect", "draw", "encode", "encode_faces",
-    "evaluate", "jittered", "load_encoder", "problems", "quality", "verify",
+    "evaluate", "jittered", "jittered_chips", "load_encoder", "problems", "quality", "verify",
 ]  # fmt: skip
