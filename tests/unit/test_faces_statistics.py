@@ -90,7 +90,11 @@ def test_every_sample_weighs_the_same(distances: tuple[Array, Array]) -> None:
     """The curve over a sample and its copy, shifted, lies halfway."""
     values, same = distances
     shifted = Sample(values + 0.1, same)
-    one, other, both = fit_logistic(Sample(*distances)), fit_logistic(shifted), fit_logistic(Sample(*distances), shifted)
+    one, other, both = (
+        fit_logistic(Sample(*distances)),
+        fit_logistic(shifted),
+        fit_logistic(Sample(*distances), shifted),
+    )
     middle = [-b / a for a, b in (one, both, other)]
     assert middle[0] < middle[1] < middle[2]
     assert middle[1] == pytest.approx((middle[0] + middle[2]) / 2, abs=0.005)
@@ -130,7 +134,7 @@ def test_the_report_of_a_calibration(distances: tuple[Array, Array]) -> None:
 
 def test_a_rate_that_the_number_of_pairs_cannot_show_is_refused(distances: tuple[Array, Array]) -> None:
     values, same = distances
-    with pytest.raises(ArgumentError, match="at least 2995 pairs of two people, got 2994; 2994 can show 0.001 at best"):
+    with pytest.raises(ArgumentError, match=r"at least 2995 pairs of two people, got 2994; 2994 can show 0\.001 at best"):
         calibrate(values[: SAME + 2994], same[: SAME + 2994])
     calibrate(values[: SAME + 2995], same[: SAME + 2995])
     with pytest.raises(ArgumentError, match="pairs of one person too, got none"):
