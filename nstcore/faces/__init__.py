@@ -7,19 +7,23 @@ from __future__ import annotations
 
 # Functions that share their module's name are imported here, or the module would take the name; the networks and
 # Pillow are loaded when they are first needed.
-from nstcore.faces.align import align, jittered
+from nstcore.faces.align import align, jittered, jittered_chips
 from nstcore.faces.answers import Match, Verification
+from nstcore.faces.calibrate import CalibrationReport, calibrate
 from nstcore.faces.calibration import Calibration
 from nstcore.faces.detect import detect
 from nstcore.faces.draw import draw
 from nstcore.faces.encoder import Encoder, encode, load_encoder
+from nstcore.faces.evaluate import Evaluation, evaluate
 from nstcore.faces.face import Face
 from nstcore.faces.gallery import Gallery
+from nstcore.faces.pipeline import encode_faces
 from nstcore.faces.quality import Quality, problems, quality
 from nstcore.faces.records import Enrolment, Found, Person, Photo
 from nstcore.faces.verify import verify
 
 __all__ = [
-    "Calibration", "Encoder", "Enrolment", "Face", "Found", "Gallery", "Match", "Person", "Photo", "Quality",
-    "Verification", "align", "detect", "draw", "encode", "jittered", "load_encoder", "problems", "quality", "verify",
+    "Calibration", "CalibrationReport", "Encoder", "Enrolment", "Evaluation", "Face", "Found", "Gallery", "Match",
+    "Person", "Photo", "Quality", "Verification", "align", "calibrate", "detect", "draw", "encode", "encode_faces",
+    "evaluate", "jittered", "jittered_chips", "load_encoder", "problems", "quality", "verify",
 ]  # fmt: skip

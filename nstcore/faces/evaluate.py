@@ -25,8 +25,8 @@ CONFIDENCE = 0.95
 class Roc:
     """The rates at every threshold that makes a difference, from none accepted to all.
 
-    thresholds: float64 (m,), rising: at thresholds[i] a pair is accepted when its distance is at most that; the first is
-    -1, below every distance. false_accept, true_accept: float64 (m,), the rates.
+    thresholds: float64 (m,), rising: at thresholds[i] a pair is accepted when its distance is at most that; the first
+    is -1, below every distance. false_accept, true_accept: float64 (m,), the rates.
     """
 
     thresholds: NDArray[np.float64]
@@ -61,19 +61,20 @@ class Roc:
     def best_threshold(self) -> float:
         """The threshold of the highest balanced accuracy, ½ (true accept + 1 − false accept).
 
-        Halfway to the next larger distance; of several, that with the widest gap there.
+        Halfway to the next larger distance; of several, that with the widest gap there. -1 where it is best to accept
+        nothing and there are distances of 0.
         """
         balanced = self.true_accept - self.false_accept
         best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
         low = np.maximum(self.thresholds, 0)
         gap = np.append(np.diff(low), 0.0)
         chosen = best[np.argmax(gap[best])]
-        return float(low[chosen] + gap[chosen] / 2)
+        return float(low[chosen] + gap[chosen] / 2) if chosen or gap[0] else -1.0
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Which share of the pairs of one person is accepted at a false-accept rate; `rate` is None where that is too small.
+    """Which share of the pairs of one person is accepted at a false-accept rate; None for a rate that is too small.
 
     Source: Schroff, Kalenichenko, Philbin, "FaceNet", CVPR 2015, equations 6 and 7.
     """
@@ -139,7 +140,11 @@ class Evaluation:
 
 
 def evaluate(
-    encodings: Array, labels: Any, calibration: Calibration, *, false_accept_rates: tuple[float, ...] = FALSE_ACCEPT_RATES
+    encodings: Array,
+    labels: Any,
+    calibration: Calibration,
+    *,
+    false_accept_rates: tuple[float, ...] = FALSE_ACCEPT_RATES,
 ) -> Evaluation:
     """Evaluate all pairs of encodings, and identification among people of whom some are unknown.
 
