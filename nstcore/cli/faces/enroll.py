@@ -104,6 +104,8 @@ class _Run:
 
 def _jobs(what: list[str]) -> list[Job]:
     """Who is to be enrolled from which file."""
+    from nstcore.faces.records import clean_name
+
     if len(what) == 1:
         folder = Path(what[0])
         if not folder.is_dir():
@@ -117,7 +119,7 @@ def _jobs(what: list[str]) -> list[Job]:
                 f"the pictures of one person: nst faces enroll NAME {folder}"
             )
         return jobs
-    name, *files = what
+    name, files = clean_name(what[0]), what[1:]
     jobs = []
     for path in map(Path, files):
         jobs += [(name, picture) for picture in _pictures(path)] if path.is_dir() else [(name, path)]
