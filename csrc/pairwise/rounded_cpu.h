@@ -68,7 +68,8 @@ inline bool rounded_passes(const std::int32_t* a, const float* scale, const floa
                            std::int32_t* above) {
     constexpr int W = Tile<float>::W, NR = Tile<float>::NR;
     IntVec c0[R], c1[R];
-    for (int r = 0; r < R; r++) c0[r] = c1[r] = IntVec{};
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) c0[r] = c1[r] = IntVec{};  // as a loop it would be a memset
     for (int64_t k = 0; k < panel.pairs; k++) {
         const IntVec b0 = load_words(panel.words + k * NR), b1 = load_words(panel.words + k * NR + W);
         for (int r = 0; r < R; r++) {
