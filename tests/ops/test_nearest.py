@@ -64,7 +64,7 @@ def test_tiny_and_huge_rows(isa, metric, scale):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("depth", [1, 2, 7, 33, 128])
 def test_rows_of_all_lengths_among_each_other(isa, metric, depth):
-    """Rows are rounded in a scale of their own: lengths from 1e-12 to 1e12, and neighbours that rounding cannot part."""
+    """Each row is rounded in a scale of its own: lengths from 1e-12 to 1e12, neighbours that rounding cannot part."""
     rng = np.random.default_rng(6)
     p = rng.standard_normal((2500, depth)).astype(np.float32)
     p[::3] = p[0] * (1 + 1e-5 * rng.standard_normal((834, depth)).astype(np.float32))
