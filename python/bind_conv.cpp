@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include <optional>
+#include <utility>
 
 #include "../csrc/conv/conv.h"
 #include "bindings.h"
@@ -84,34 +85,45 @@ void backward_bias(const Array<T>& dy, Bits& positive, Array<T>& db) {
     NST_CALL(conv2d_backward_bias_cpu<T>(dyp, bits, s, dbp));
 }
 
+// p and q of the result before it is pooled; none: it is not.
+using Unpooled = std::optional<std::pair<std::int64_t, std::int64_t>>;
+
 template <class T>
-ConvShape winograd_shape(const Array<T>& x, const Array<T>& w, const Array<T>& y, py::tuple padding, int edge) {
-    const ConvShape s = shape_of(x, w, y, py::make_tuple(1, 1), padding);
+ConvShape winograd_shape(const Array<T>& x, const Array<T>& w, const Array<T>& y, py::tuple padding, int edge,
+                         const Unpooled& unpooled) {
+    ConvShape s = shape_of(x, w, y, py::make_tuple(1, 1), padding);
     if (s.r != 3 || s.s != 3 || s.c % winograd_channels || s.k % winograd_channels || (edge != 4 && edge != 6))
         throw std::invalid_argument("native kernel: these shapes do not fit the Winograd convolution");
+    if (!unpooled) return s;
+    if (unpooled->first / 2 != s.p || unpooled->second / 2 != s.q)
+        throw std::invalid_argument("native kernel: y is not half of what it is pooled from");
+    s.p = unpooled->first, s.q = unpooled->second;
     return s;
 }
 
 template <class T>
 void forward_winograd(const Array<T>& x, const Array<T>& w, const Optional<T>& bias, py::tuple padding, int edge,
-                      bool relu, Array<T>& y, Bits& positive) {
-    const ConvShape s = winograd_shape(x, w, y, padding, edge);
+                      bool relu, const Unpooled& unpooled, Array<T>& y, Bits& positive) {
+    const ConvShape s = winograd_shape(x, w, y, padding, edge, unpooled);
     const T *xp = x.data(), *wp = w.data(), *bp = data_or_null(bias, {s.k}, "bias");
     std::uint8_t* bits = bits_or_null(positive, s);
+    const bool pool = unpooled.has_value();
     T* yp = y.mutable_data();
     py::gil_scoped_release release;
-    NST_CALL(conv2d_forward_winograd_cpu<T>(xp, wp, bp, s, edge, relu, yp, bits));
+    NST_CALL(conv2d_forward_winograd_cpu<T>(xp, wp, bp, s, edge, relu, pool, yp, bits));
 }
 
 template <class T>
 void backward_winograd(const Array<T>& dy, Bits& positive, const Array<T>& w, py::tuple padding, int edge,
-                       Array<T>& dx) {
-    const ConvShape s = winograd_shape(dx, w, dy, padding, edge);
+                       const Unpooled& unpooled, Array<T>& dx) {
+    const ConvShape s = winograd_shape(dx, w, dy, padding, edge, unpooled);
     const T *dyp = dy.data(), *wp = w.data();
     const std::uint8_t* bits = bits_or_null(positive, s);
+    const bool pool = unpooled.has_value();
+    if (pool && !bits) throw std::invalid_argument("native kernel: a pooled gradient needs its bits");
     T* dxp = dx.mutable_data();
     py::gil_scoped_release release;
-    NST_CALL(conv2d_backward_winograd_cpu<T>(dyp, bits, wp, s, edge, dxp));
+    NST_CALL(conv2d_backward_winograd_cpu<T>(dyp, bits, wp, s, edge, pool, dxp));
 }
 
 template <class T>
@@ -126,10 +138,11 @@ void bind(py::module_& m) {
     m.def("conv2d_backward_bias_cpu", &backward_bias<T>, arg("dy").noconvert(), arg("positive").noconvert().none(),
           arg("db").noconvert());
     m.def("conv2d_forward_winograd_cpu", &forward_winograd<T>, arg("x").noconvert(), arg("w").noconvert(),
-          arg("bias").noconvert().none(), arg("padding"), arg("edge"), arg("relu"), arg("y").noconvert(),
-          arg("positive").noconvert().none());
+          arg("bias").noconvert().none(), arg("padding"), arg("edge"), arg("relu"), arg("unpooled").none(),
+          arg("y").noconvert(), arg("positive").noconvert().none());
     m.def("conv2d_backward_winograd_cpu", &backward_winograd<T>, arg("dy").noconvert(),
-          arg("positive").noconvert().none(), arg("w").noconvert(), arg("padding"), arg("edge"), arg("dx").noconvert());
+          arg("positive").noconvert().none(), arg("w").noconvert(), arg("padding"), arg("edge"), arg("unpooled").none(),
+          arg("dx").noconvert());
 }
 
 }  // namespace

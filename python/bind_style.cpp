@@ -17,14 +17,8 @@ PictureShape shape_of(const Array<T>& x) {
 }
 
 template <class T>
-const T* like(const Array<T>& a, const Array<T>& other, const char* name) {
-    expect_rank(a, 4, "a");
-    return input(other, {a.shape(0), a.shape(1), a.shape(2), a.shape(3)}, name);
-}
-
-template <class T>
 double content_forward(const Array<T>& a, const Array<T>& target) {
-    const T *ap = a.data(), *tp = like(a, target, "target");
+    const T *ap = a.data(), *tp = input_like(a, target, "target");
     const std::int64_t count = a.size();
     double j = 0;
     py::gil_scoped_release release;
@@ -34,9 +28,8 @@ double content_forward(const Array<T>& a, const Array<T>& target) {
 
 template <class T>
 void content_backward(const Array<T>& a, const Array<T>& target, double weight, bool add, Array<T>& da) {
-    const T *ap = a.data(), *tp = like(a, target, "target");
-    like(a, da, "da");
-    T* to = da.mutable_data();
+    const T *ap = a.data(), *tp = input_like(a, target, "target");
+    T* to = output_like(a, da, "da");
     const std::int64_t count = a.size();
     py::gil_scoped_release release;
     NST_CALL(content_loss_backward_cpu<T>(ap, tp, static_cast<T>(weight), count, add, to));
@@ -55,8 +48,7 @@ double variation_forward(const Array<T>& x) {
 template <class T>
 void variation_backward(const Array<T>& x, double weight, Array<T>& dx) {
     const PictureShape s = shape_of(x);
-    like(x, dx, "dx");
-    T* to = dx.mutable_data();
+    T* to = output_like(x, dx, "dx");
     const T* from = x.data();
     py::gil_scoped_release release;
     NST_CALL(total_variation_backward_cpu<T>(from, static_cast<T>(weight), s, to));
@@ -74,8 +66,7 @@ void normalize_forward(const Array<T>& x, const Channels& scale, const Channels&
     const PictureShape s = shape_of(x);
     expect_channels(scale, s.channels);
     expect_channels(shift, s.channels);
-    like(x, y, "y");
-    T* to = y.mutable_data();
+    T* to = output_like(x, y, "y");
     const T* from = x.data();
     py::gil_scoped_release release;
     NST_CALL(normalize_channels_forward_cpu<T>(from, scale.data(), shift.data(), reverse, s, to));
@@ -85,8 +76,7 @@ template <class T>
 void normalize_backward(const Array<T>& dy, const Channels& scale, bool reverse, Array<T>& dx) {
     const PictureShape s = shape_of(dy);
     expect_channels(scale, s.channels);
-    like(dy, dx, "dx");
-    T* to = dx.mutable_data();
+    T* to = output_like(dy, dx, "dx");
     const T* from = dy.data();
     py::gil_scoped_release release;
     NST_CALL(normalize_channels_backward_cpu<T>(from, scale.data(), reverse, s, to));

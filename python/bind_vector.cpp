@@ -8,8 +8,7 @@ namespace {
 
 template <class T>
 double dot_of(const Array<T>& a, const Array<T>& b) {
-    expect_rank(a, 1, "a");
-    const T *ap = a.data(), *bp = input(b, {a.shape(0)}, "b");
+    const T *ap = a.data(), *bp = input_like(a, b, "b");
     const std::int64_t count = a.size();
     double sum = 0;
     py::gil_scoped_release release;
@@ -19,8 +18,7 @@ double dot_of(const Array<T>& a, const Array<T>& b) {
 
 template <class T>
 void add_scaled_to(const Array<T>& x, double weight, Array<T>& y) {
-    expect_rank(x, 1, "x");
-    T* to = output(y, {x.shape(0)}, "y");
+    T* to = output_like(x, y, "y");
     const T* from = x.data();
     const std::int64_t count = x.size();
     py::gil_scoped_release release;

@@ -76,6 +76,30 @@ inline void stream_end() {
 #endif
 }
 
+// A vector of 32-bit integers, each of which may be a pair of 16-bit ones.
+typedef std::int32_t IntVec __attribute__((vector_size(vector_bytes)));
+
+inline IntVec load_words(const std::int32_t* p) {
+    IntVec v;
+    __builtin_memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+// pair_products: in each lane the sum of the two products of its 16-bit integers.
+#ifdef NST_X86
+constexpr bool has_pair_products = true;
+#if defined(__AVX512BW__)
+inline IntVec pair_products(IntVec a, IntVec b) { return (IntVec)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
+#elif defined(__AVX2__)
+inline IntVec pair_products(IntVec a, IntVec b) { return (IntVec)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
+#else
+inline IntVec pair_products(IntVec a, IntVec b) { return (IntVec)_mm_madd_epi16((__m128i)a, (__m128i)b); }
+#endif
+#else
+constexpr bool has_pair_products = false;
+inline IntVec pair_products(IntVec a, IntVec b) { return (a >> 16) * (b >> 16) + (a << 16 >> 16) * (b << 16 >> 16); }
+#endif
+
 constexpr std::int64_t stream_bytes = 16 << 20;  // from here on a result would push everything else out of the caches
 
 // Whether `count` elements at p, in rows of `row`, shall be streamed.

@@ -8,7 +8,10 @@
 // writes it, the others take dy as 0 where it is 0. It may be null: not wanted, or no ReLU.
 //
 // The winograd functions give the same results, to rounding, for 3x3 kernels of stride 1 whose c and k are multiples of
-// winograd_channels. They work on tiles of edge x edge outputs, 4 or 6.
+// winograd_channels. They work on tiles of edge x edge outputs, 4 or 6. pool: y is (n, p / 2, q / 2, k), the largest
+// result of each 2 x 2 window, and a bit of `positive`, still one a result, also says that it was its window's largest;
+// dy then is that small one, and its bits may not be null. Bits of an odd last row or column, in no window, are left
+// as they were.
 #pragma once
 
 #include <cstdint>
@@ -40,10 +43,10 @@ constexpr std::int64_t winograd_channels = 16;
     void conv2d_backward_bias_cpu(const T* dy, const std::uint8_t* positive, const ConvShape& s, T* db);               \
     template <class T>                                                                                                 \
     void conv2d_forward_winograd_cpu(const T* x, const T* w, const T* bias, const ConvShape& s, int edge, bool relu,   \
-                                     T* y, std::uint8_t* positive);                                                    \
+                                     bool pool, T* y, std::uint8_t* positive);                                         \
     template <class T>                                                                                                 \
     void conv2d_backward_winograd_cpu(const T* dy, const std::uint8_t* positive, const T* w, const ConvShape& s,       \
-                                      int edge, T* dx);                                                                \
+                                      int edge, bool pool, T* dx);                                                     \
     }
 NST_FOR_EACH_ISA(NST_DECLARE_CONV)
 

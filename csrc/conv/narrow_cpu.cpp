@@ -136,24 +136,28 @@ inline void add_lanes(const Vec<T>* sums, int count, T* out) {
     }
 }
 
-// dx[x0 .. x0 + group) of row y; Masked: the bits count; Inside: every tap of every pixel meets a column of dy. packed:
-// (r, s, c, k).
-template <class T, int C, bool Masked, bool Inside>
-inline void pixel_group(const T* dy, const std::uint8_t* positive, const T* packed, const ConvShape& s, int64_t first,
-                        int64_t y, int64_t x0, T* out) {
+// The rows of dy, where they lie or, masked, in a ring that holds as many as a pixel of dx meets.
+template <class T>
+struct Rows {
+    const T* base;
+    int64_t size, ring;  // elements of a row; rows of the ring, or 0
+    const T* at(int64_t p) const { return base + (ring ? p % ring : p) * size; }
+};
+
+// dx[x0 .. x0 + group) of row y; Inside: every tap of every pixel meets a column of dy. packed: (r, s, c, k).
+template <class T, int C, bool Inside>
+inline void pixel_group(const Rows<T>& dy, const T* packed, const ConvShape& s, int64_t y, int64_t x0, T* out) {
     Vec<T> sums[group * C];
     for (int i = 0; i < group * C; i++) sums[i] = Vec<T>{};  // an initialiser would be a call of memset
     for (int64_t r = max_of<int64_t>(0, y + s.pad_top - s.p + 1); r < min_of(s.r, y + s.pad_top + 1); r++) {
-        const int64_t row = first + (y + s.pad_top - r) * s.q;
+        const T* row = dy.at(y + s.pad_top - r);
         for (int64_t k = 0; k < s.k; k += lanes<T>)
             for (int64_t tap = 0; tap < s.s; tap++) {
                 const T* weights = packed + (r * s.s + tap) * C * s.k + k;
                 for (int g = 0; g < group; g++) {
                     const int64_t q = x0 + g + s.pad_left - tap;
                     if (!Inside && (q < 0 || q >= s.q)) continue;
-                    const int64_t at = (row + q) * s.k + k;
-                    Vec<T> v = load(dy + at);
-                    if constexpr (Masked) v = where_bits<T>(positive, at, v);
+                    const Vec<T> v = load(row + q * s.k + k);
                     for (int c = 0; c < C; c++) sums[g * C + c] += v * load(weights + c * s.k);
                 }
             }
@@ -161,24 +165,29 @@ inline void pixel_group(const T* dy, const std::uint8_t* positive, const T* pack
     add_lanes(sums, group * C, out);
 }
 
-template <class T, int C, bool Masked>
+template <class T, int C>
 void stride_one(const T* dy, const std::uint8_t* positive, const T* w, const ConvShape& s, T* dx) {
-    const int64_t taps = s.r * s.s * C;
-    Scratch<T> packed(taps * s.k);
+    const int64_t taps = s.r * s.s * C, bands = ceil_div(s.h, backward_band), size = s.q * s.k, ring = s.r * size;
+    Scratch<T> packed(taps * s.k), rings(positive ? num_threads() * ring : 0);
     for (int64_t k = 0; k < s.k; k++)
         for (int64_t t = 0; t < taps; t++) packed.get()[t * s.k + k] = w[k * taps + t];
-    const int64_t bands = ceil_div(s.h, backward_band);
-    parallel_for(s.n * bands, [&](int64_t job, int) {
+    parallel_for(s.n * bands, [&](int64_t job, int thread) {
         const int64_t n = job / bands, y0 = job % bands * backward_band, y1 = min_of(s.h, y0 + backward_band);
-        for (int64_t y = y0; y < y1; y++)
+        T* masked = rings.get() + thread * ring;  // so that each element is masked once, not at each of its taps
+        const Rows<T> rows{positive ? masked : dy + n * s.p * size, size, positive ? s.r : 0};
+        int64_t next = max_of<int64_t>(0, y0 + s.pad_top - s.r + 1);  // row of dy that goes into the ring
+        for (int64_t y = y0; y < y1; y++) {
+            for (; positive && next < min_of(s.p, y + s.pad_top + 1); next++)
+                copy_where(dy, positive, (n * s.p + next) * size, size, masked + next % s.r * size);
             for (int64_t x = 0; x < s.w; x += group) {
                 T out[group * C];
                 const bool inside = x + s.pad_left - (s.s - 1) >= 0 && x + group - 1 + s.pad_left < s.q;
-                inside ? pixel_group<T, C, Masked, true>(dy, positive, packed.get(), s, n * s.p * s.q, y, x, out)
-                       : pixel_group<T, C, Masked, false>(dy, positive, packed.get(), s, n * s.p * s.q, y, x, out);
+                inside ? pixel_group<T, C, true>(rows, packed.get(), s, y, x, out)
+                       : pixel_group<T, C, false>(rows, packed.get(), s, y, x, out);
                 std::memcpy(dx + ((n * s.h + y) * s.w + x) * C, out,
                             static_cast<std::size_t>(min_of<int64_t>(group, s.w - x) * C) * sizeof(T));
             }
+        }
     });
 }
 
@@ -217,9 +226,7 @@ void forward_narrow(const T* x, const T* w, const T* bias, const ConvShape& s, b
 template <class T>
 void backward_input_narrow(const T* dy, const std::uint8_t* positive, const T* w, const ConvShape& s, T* dx) {
     const bool plain = s.stride_h == 1 && s.stride_w == 1 && s.k % max_of<int64_t>(8, lanes<T>) == 0;
-    if (plain && s.c == 3)
-        return positive ? stride_one<T, 3, true>(dy, positive, w, s, dx)
-                        : stride_one<T, 3, false>(dy, positive, w, s, dx);
+    if (plain && s.c == 3) return stride_one<T, 3>(dy, positive, w, s, dx);
     any_stride(dy, positive, w, s, dx);
 }
 

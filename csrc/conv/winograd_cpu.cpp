@@ -39,7 +39,8 @@ class Convolution {
         : job(what),
           grid(what),
           panels(what.panels()),
-          stream(can_stream(what.out, what.n * what.p * what.q * what.k, what.k)) {}
+          stream(
+              can_stream(what.out, what.n * what.p * what.q * what.k / (what.pooled == Pooled::out ? 4 : 1), what.k)) {}
 
     void run() const {
         const int64_t u = bytes_of<T>(points * job.c * panels * NR);
@@ -178,28 +179,29 @@ void run(const WinogradJob<T>& job, int edge) {
 }  // namespace
 
 template <class T>
-void conv2d_forward_winograd_cpu(const T* x, const T* w, const T* bias, const ConvShape& s, int edge, bool relu, T* y,
-                                 std::uint8_t* positive) {
+void conv2d_forward_winograd_cpu(const T* x, const T* w, const T* bias, const ConvShape& s, int edge, bool relu,
+                                 bool pool, T* y, std::uint8_t* positive) {
     const int64_t padded = ceil_div(s.k, Tile<T>::NR) * Tile<T>::NR;
     Scratch<T> wide(padded);
     for (int64_t j = 0; j < padded; j++) wide.get()[j] = bias && j < s.k ? bias[j] : T(0);
-    run<T>(
-        {x, nullptr, w, false, wide.get(), y, positive, s.n, s.h, s.w, s.c, s.p, s.q, s.k, s.pad_top, s.pad_left, relu},
-        edge);
+    run<T>({x, nullptr, w, false, wide.get(), y, positive, s.n, s.h, s.w, s.c, s.p, s.q, s.k, s.pad_top, s.pad_left,
+            relu, pool ? Pooled::out : Pooled::none},
+           edge);
 }
 
 template <class T>
 void conv2d_backward_winograd_cpu(const T* dy, const std::uint8_t* positive, const T* w, const ConvShape& s, int edge,
-                                  T* dx) {
+                                  bool pool, T* dx) {
     run<T>({dy, positive, w, true, nullptr, dx, nullptr, s.n, s.p, s.q, s.k, s.h, s.w, s.c, 2 - s.pad_top,
-            2 - s.pad_left, false},
+            2 - s.pad_left, false, pool ? Pooled::map : Pooled::none},
            edge);
 }
 
-#define NST_INSTANTIATE(T)                                                                                      \
-    template void conv2d_forward_winograd_cpu<T>(const T*, const T*, const T*, const ConvShape&, int, bool, T*, \
-                                                 std::uint8_t*);                                                \
-    template void conv2d_backward_winograd_cpu<T>(const T*, const std::uint8_t*, const T*, const ConvShape&, int, T*);
+#define NST_INSTANTIATE(T)                                                                                            \
+    template void conv2d_forward_winograd_cpu<T>(const T*, const T*, const T*, const ConvShape&, int, bool, bool, T*, \
+                                                 std::uint8_t*);                                                      \
+    template void conv2d_backward_winograd_cpu<T>(const T*, const std::uint8_t*, const T*, const ConvShape&, int,     \
+                                                  bool, T*);
 NST_INSTANTIATE(float)
 NST_INSTANTIATE(double)
 

@@ -10,6 +10,12 @@
 namespace nst::NST_ISA_NS {
 
 // What is convolved: map (n, h, w, c) to out (n, p, q, k), both dense, c and k multiples of winograd_channels.
+//
+// pooled: one of the two is only there as windows of 2 x 2, (n, h / 2, w / 2, c) or (n, p / 2, q / 2, k). In a map
+// every pixel is its window's element; in a result the window keeps its largest one. The bits stay those of single
+// pixels.
+enum class Pooled { none, map, out };
+
 template <class T>
 struct WinogradJob {
     const T* map;
@@ -18,9 +24,11 @@ struct WinogradJob {
     bool turned;
     const T* bias;  // null, or padded to panels
     T* out;
-    std::uint8_t* out_positive;  // null, or gets a bit an element of the result: whether it is above 0
+    std::uint8_t*
+        out_positive;  // null, or gets a bit an element of the result: whether it is above 0 (and its window's)
     int64_t n, h, w, c, p, q, k, top, left;
     bool relu;
+    Pooled pooled = Pooled::none;
 
     int64_t panels() const { return ceil_div(k, Tile<T>::NR); }
 };
@@ -39,12 +47,22 @@ struct TileGrid {
     }
 };
 
-// One vector of the map; Masked: only where its bit is set.
-template <class T, bool Masked>
-inline Vec<T> load_map(const WinogradJob<T>& job, int64_t at) {
-    const Vec<T> v = load(job.map + at);
-    if constexpr (Masked) return where_bits<T>(job.map_positive, at, v);
-    return v;
+// How a vector of the map is read: as it is, where its bit is set, or from its window where its bit is set.
+enum class Reading { plain, masked, windows };
+
+template <class T, Reading How>
+inline Vec<T> load_map(const WinogradJob<T>& job, int64_t n, int64_t y, int64_t x, int64_t c) {
+    const int64_t at = ((n * job.h + y) * job.w + x) * job.c + c;
+    if constexpr (How == Reading::plain) return load(job.map + at);
+    if constexpr (How == Reading::masked) return where_bits<T>(job.map_positive, at, load(job.map + at));
+    const int64_t window = ((n * (job.h / 2) + y / 2) * (job.w / 2) + x / 2) * job.c + c;
+    return where_bits<T>(job.map_positive, at, load(job.map + window));
+}
+
+// Rows or columns of a map of `size` that can be read: an odd last one lies in no window.
+template <Reading How>
+inline int64_t readable(int64_t size) {
+    return How == Reading::windows ? size / 2 * 2 : size;
 }
 
 // V of a group of MR tiles is [C / L][MR][L] a point, L channels to a cache line: a product reads it from end to end,
@@ -54,17 +72,17 @@ constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
 
 // V of the tile whose first input is (y0, x0) of image n, from its first line in its group on, its points `plane`
 // elements apart; Inside: no part of it lies outside the map.
-template <class T, int Edge, bool Masked, bool Inside>
+template <class T, int Edge, Reading How, bool Inside>
 void transform_tile(const WinogradJob<T>& job, int64_t n, int64_t y0, int64_t x0, T* v, int64_t plane) {
     using F = Winograd<T, Edge>;
-    const int64_t first = ((n * job.h + y0) * job.w + x0) * job.c;
+    const int64_t h = readable<How>(job.h), w = readable<How>(job.w);
     for (int64_t c = 0; c < job.c; c += lanes<T>) {
         Vec<T> e[F::points];
         for (int j = 0; j < F::in; j++) {
             Vec<T> d[F::in];
             for (int i = 0; i < F::in; i++) {
-                const bool in = Inside || (y0 + i >= 0 && x0 + j >= 0 && y0 + i < job.h && x0 + j < job.w);
-                d[i] = in ? load_map<T, Masked>(job, first + (i * job.w + j) * job.c + c) : Vec<T>{};
+                const bool in = Inside || (y0 + i >= 0 && x0 + j >= 0 && y0 + i < h && x0 + j < w);
+                d[i] = in ? load_map<T, How>(job, n, y0 + i, x0 + j, c) : Vec<T>{};
             }
             F::input(d, 1, e + j, F::in);
         }
@@ -77,47 +95,116 @@ void transform_tile(const WinogradJob<T>& job, int64_t n, int64_t y0, int64_t x0
     }
 }
 
-template <class T, int Edge>
+template <class T, int Edge, Reading How>
 void tile_in(const WinogradJob<T>& job, const TilePlace& at, T* v, int64_t plane) {
     constexpr int in = Winograd<T, Edge>::in;
     const int64_t y = at.y - job.top, x = at.x - job.left;
-    const bool inside = y >= 0 && x >= 0 && y + in <= job.h && x + in <= job.w;
-    if (job.map_positive)
-        inside ? transform_tile<T, Edge, true, true>(job, at.n, y, x, v, plane)
-               : transform_tile<T, Edge, true, false>(job, at.n, y, x, v, plane);
-    else
-        inside ? transform_tile<T, Edge, false, true>(job, at.n, y, x, v, plane)
-               : transform_tile<T, Edge, false, false>(job, at.n, y, x, v, plane);
+    const bool inside = y >= 0 && x >= 0 && y + in <= readable<How>(job.h) && x + in <= readable<How>(job.w);
+    inside ? transform_tile<T, Edge, How, true>(job, at.n, y, x, v, plane)
+           : transform_tile<T, Edge, How, false>(job, at.n, y, x, v, plane);
 }
+
+template <class T, int Edge>
+void tile_in(const WinogradJob<T>& job, const TilePlace& at, T* v, int64_t plane) {
+    if (job.pooled == Pooled::map) tile_in<T, Edge, Reading::windows>(job, at, v, plane);
+    else if (job.map_positive) tile_in<T, Edge, Reading::masked>(job, at, v, plane);
+    else tile_in<T, Edge, Reading::plain>(job, at, v, plane);
+}
+
+// Whole lines are written together: halves could not be streamed.
+template <class T>
+constexpr int line_step = min_of<int>(line<T>, Tile<T>::NR);
+template <class T>
+constexpr int line_parts = line_step<T> / lanes<T>;
+
+// The vectors of a line of outputs, half transformed: their columns are done, their rows are not.
+template <class T, int Edge>
+struct HalfDone {
+    using F = Winograd<T, Edge>;
+    Vec<T> e[line_parts<T>][F::out * F::in], bias[line_parts<T>];
+
+    HalfDone(const T* m, const T* biases) {
+        for (int part = 0; part < line_parts<T>; part++) {
+            for (int j = 0; j < F::in; j++) {
+                Vec<T> column[F::in];
+                for (int i = 0; i < F::in; i++) column[i] = load(m + (i * F::in + j) * Tile<T>::NR + part * lanes<T>);
+                F::output(column, 1, e[part] + j, F::in);
+            }
+            bias[part] = biases ? load(biases + part * lanes<T>) : Vec<T>{};
+        }
+    }
+    // Row i of the outputs of a part.
+    void row(int64_t i, int part, bool with_relu, Vec<T>* y) const {
+        F::output(e[part] + i * F::in, 1, y, 1);
+        for (int j = 0; j < F::out; j++) {
+            const Vec<T> sum = y[j] + bias[part];
+            y[j] = with_relu ? relu<T>(sum) : sum;
+        }
+    }
+};
 
 // The outputs of one tile, `channels` of them from k0 on, from its M [point][NR]; Whole: none lies beyond the result.
 // stream: past the caches.
 template <class T, int Edge, bool Whole>
 void write_tile(const WinogradJob<T>& job, const TilePlace& at, const T* m, int64_t k0, int64_t channels, bool stream) {
-    using F = Winograd<T, Edge>;
-    const int64_t rows = Whole ? F::out : min_of<int64_t>(F::out, job.p - at.y);
-    const int64_t columns = Whole ? F::out : min_of<int64_t>(F::out, job.q - at.x);
-    constexpr int W = lanes<T>, step = min_of<int>(line<T>, Tile<T>::NR);  // whole lines: halves could not be streamed
-    for (int64_t c = 0; c < channels; c += step) {
-        Vec<T> e[step / W][F::out * F::in], bias[step / W];
-        for (int part = 0; part < step / W; part++) {
-            for (int j = 0; j < F::in; j++) {
-                Vec<T> column[F::in];
-                for (int i = 0; i < F::in; i++) column[i] = load(m + (i * F::in + j) * Tile<T>::NR + c + part * W);
-                F::output(column, 1, e[part] + j, F::in);
-            }
-            bias[part] = job.bias ? load(job.bias + k0 + c + part * W) : Vec<T>{};
-        }
+    const int64_t rows = Whole ? Edge : min_of<int64_t>(Edge, job.p - at.y);
+    const int64_t columns = Whole ? Edge : min_of<int64_t>(Edge, job.q - at.x);
+    for (int64_t c = 0; c < channels; c += line_step<T>) {
+        const HalfDone<T, Edge> half(m + c, job.bias ? job.bias + k0 + c : nullptr);
         for (int64_t i = 0; i < rows; i++) {
-            Vec<T> row[step / W][F::out];
-            for (int part = 0; part < step / W; part++) F::output(e[part] + i * F::in, 1, row[part], 1);
+            Vec<T> row[line_parts<T>][Edge];
+            for (int part = 0; part < line_parts<T>; part++) half.row(i, part, job.relu, row[part]);
             const int64_t to = ((at.n * job.p + at.y + i) * job.q + at.x) * job.k + k0 + c;
             for (int64_t j = 0; j < columns; j++)
-                for (int part = 0; part < step / W; part++) {
-                    const Vec<T> sum = row[part][j] + bias[part], y = job.relu ? relu<T>(sum) : sum;
-                    const int64_t place = to + j * job.k + part * W;
-                    if (job.out_positive) store_bits<T>(job.out_positive, place, y);
-                    stream ? store_stream(job.out + place, y) : store(job.out + place, y);
+                for (int part = 0; part < line_parts<T>; part++) {
+                    const int64_t place = to + j * job.k + part * lanes<T>;
+                    if (job.out_positive) store_bits<T>(job.out_positive, place, row[part][j]);
+                    stream ? store_stream(job.out + place, row[part][j]) : store(job.out + place, row[part][j]);
+                }
+        }
+    }
+}
+
+// The largest of the four vectors of a window, as max_pool2d finds it: the first of equal values, and the first NaN.
+// own[i] becomes that value where element i is it, else 0.
+template <class T>
+inline Vec<T> largest(const Vec<T>* window, Vec<T>* own) {
+    Vec<T> best = window[0];
+    own[0] = best;
+    for (int i = 1; i < 4; i++) {
+        const auto wins = ~(window[i] <= best) & (best == best);
+        best = wins ? window[i] : best;
+        for (int before = 0; before < i; before++) own[before] = wins ? Vec<T>{} : own[before];
+        own[i] = wins ? window[i] : Vec<T>{};
+    }
+    return best;
+}
+
+// The same with only the largest output of each whole window written.
+template <class T, int Edge>
+void write_windows(const WinogradJob<T>& job, const TilePlace& at, const T* m, int64_t k0, int64_t channels,
+                   bool stream) {
+    const int64_t p = job.p / 2, q = job.q / 2;
+    const int64_t rows = min_of<int64_t>(Edge / 2, p - at.y / 2), columns = min_of<int64_t>(Edge / 2, q - at.x / 2);
+    for (int64_t c = 0; c < channels; c += line_step<T>) {
+        const HalfDone<T, Edge> half(m + c, job.bias ? job.bias + k0 + c : nullptr);
+        for (int64_t i = 0; i < rows; i++) {
+            Vec<T> row[2][line_parts<T>][Edge];
+            for (int r = 0; r < 2; r++)
+                for (int part = 0; part < line_parts<T>; part++) half.row(2 * i + r, part, job.relu, row[r][part]);
+            T* to = job.out + ((at.n * p + at.y / 2 + i) * q + at.x / 2) * job.k + k0 + c;
+            const int64_t first = ((at.n * job.p + at.y + 2 * i) * job.q + at.x) * job.k + k0 + c;
+            for (int64_t j = 0; j < columns; j++)
+                for (int part = 0; part < line_parts<T>; part++) {
+                    const Vec<T>*upper = row[0][part] + 2 * j, *lower = row[1][part] + 2 * j;
+                    const Vec<T> window[4] = {upper[0], upper[1], lower[0], lower[1]};
+                    Vec<T> own[4];
+                    const Vec<T> y = largest<T>(window, own);
+                    T* place = to + j * job.k + part * lanes<T>;
+                    stream ? store_stream(place, y) : store(place, y);
+                    for (int tap = 0; job.out_positive && tap < 4; tap++)
+                        store_bits<T>(job.out_positive,
+                                      first + (tap / 2 * job.q + 2 * j + tap % 2) * job.k + part * lanes<T>, own[tap]);
                 }
         }
     }
@@ -125,6 +212,7 @@ void write_tile(const WinogradJob<T>& job, const TilePlace& at, const T* m, int6
 
 template <class T, int Edge>
 void tile_out(const WinogradJob<T>& job, const TilePlace& at, const T* m, int64_t k0, int64_t channels, bool stream) {
+    if (job.pooled == Pooled::out) return write_windows<T, Edge>(job, at, m, k0, channels, stream);
     const bool whole = at.y + Edge <= job.p && at.x + Edge <= job.q;
     whole ? write_tile<T, Edge, true>(job, at, m, k0, channels, stream)
           : write_tile<T, Edge, false>(job, at, m, k0, channels, stream);
@@ -165,32 +253,25 @@ inline void group_rows(int64_t rows, const T* v, const T* u, int64_t depth, T* c
     }
 }
 
-// Zeros in a square as wide as a vector.
-template <class T>
-inline void fill_block(T* to, int64_t ld) {
-    for (int r = 0; r < lanes<T>; r++) store(to + r * ld, Vec<T>{});
-}
-
 // taps [9][rows][NR]: the weights of input channels row0 .. row0 + rows and one panel of output channels, zeros beyond
 // k.
 template <class T>
 void pack_taps(const WinogradJob<T>& job, int64_t panel, int64_t row0, int64_t rows, T* taps) {
     constexpr int64_t NR = Tile<T>::NR;
     const int64_t k0 = panel * NR, count = min_of(NR, job.k - k0);
+    for (int64_t i = 0; count < NR && i < 9 * rows * NR; i += lanes<T>) store(taps + i, Vec<T>{});
     for (int64_t t = 0; t < 9; t++) {
         T* to = taps + t * rows * NR;
         if (job.turned) {
             for (int64_t r = 0; r < rows; r++) {
                 const T* from = job.weights + ((row0 + r) * 9 + 8 - t) * job.k + k0;
-                for (int64_t j = 0; j < NR; j++) to[r * NR + j] = j < count ? from[j] : T(0);
+                for (int64_t j = 0; j < count; j++) to[r * NR + j] = from[j];
             }
         } else {
-            for (int64_t j = 0; j < NR; j += lanes<T>)
+            for (int64_t j = 0; j < count; j += lanes<T>)
                 for (int64_t r = 0; r < rows; r += lanes<T>)
-                    if (j < count)
-                        transpose_square(job.weights + ((k0 + j) * 9 + t) * job.c + row0 + r, 9 * job.c,
-                                         to + r * NR + j, NR);
-                    else fill_block(to + r * NR + j, NR);
+                    transpose_square(job.weights + ((k0 + j) * 9 + t) * job.c + row0 + r, 9 * job.c, to + r * NR + j,
+                                     NR);
         }
     }
 }
@@ -206,7 +287,7 @@ void transform_weights(const T* taps, int64_t rows, int i, T* u, int64_t plane) 
         for (int s = 0; s < 3; s++)
             half[s] = a * load(taps + s * step + r) + b * load(taps + (3 + s) * step + r) +
                       c * load(taps + (6 + s) * step + r);
-        F::weights(half[0], half[1], half[2], o);
+        transform_filter<T, Edge>(half, o);
         for (int j = 0; j < F::in; j++) store(u + j * plane + r, o[j]);
     }
 }

@@ -38,24 +38,13 @@ struct Winograd<T, 4> {
         o[3 * so] = b + 8 * d + m[5 * s];
     }
 
-    // Row i of G.
+    // G. The rows of opposite points, 1 and 2, 3 and 4 ..., differ in the sign of the middle element alone.
     static constexpr T g[in][3] = {{T(1) / 4, 0, 0},
                                    {T(-1) / 6, T(-1) / 6, T(-1) / 6},
                                    {T(-1) / 6, T(1) / 6, T(-1) / 6},
                                    {T(1) / 24, T(1) / 12, T(1) / 6},
                                    {T(1) / 24, T(-1) / 12, T(1) / 6},
                                    {0, 0, 1}};
-
-    static inline void weights(V g0, V g1, V g2, V* o) {
-        const V even = T(-1) / 6 * (g0 + g2), odd = T(-1) / 6 * g1;
-        const V e = T(1) / 24 * g0 + T(1) / 6 * g2, f = T(1) / 12 * g1;
-        o[0] = T(1) / 4 * g0;
-        o[1] = even + odd;
-        o[2] = even - odd;
-        o[3] = e + f;
-        o[4] = e - f;
-        o[5] = g2;
-    }
 };
 
 template <class T>
@@ -100,20 +89,19 @@ struct Winograd<T, 6> {
                                    {T(32) / 45, T(16) / 45, T(8) / 45},
                                    {T(32) / 45, T(-16) / 45, T(8) / 45},
                                    {0, 0, 1}};
-
-    static inline void weights(V g0, V g1, V g2, V* o) {
-        const V even1 = T(-2) / 9 * (g0 + g2), odd1 = T(-2) / 9 * g1;
-        const V even2 = T(1) / 90 * g0 + T(2) / 45 * g2, odd2 = T(1) / 45 * g1;
-        const V even3 = T(32) / 45 * g0 + T(8) / 45 * g2, odd3 = T(16) / 45 * g1;
-        o[0] = g0;
-        o[1] = even1 + odd1;
-        o[2] = even1 - odd1;
-        o[3] = even2 + odd2;
-        o[4] = even2 - odd2;
-        o[5] = even3 + odd3;
-        o[6] = even3 - odd3;
-        o[7] = g2;
-    }
 };
+
+// o = G g.
+template <class T, int Edge>
+inline void transform_filter(const Vec<T>* g, Vec<T>* o) {
+    using F = Winograd<T, Edge>;
+    o[0] = F::g[0][0] * g[0];
+    for (int i = 1; i < F::in - 1; i += 2) {
+        const Vec<T> even = F::g[i][0] * g[0] + F::g[i][2] * g[2], odd = F::g[i][1] * g[1];
+        o[i] = even + odd;
+        o[i + 1] = even - odd;
+    }
+    o[F::in - 1] = g[2];
+}
 
 }  // namespace nst::NST_ISA_NS

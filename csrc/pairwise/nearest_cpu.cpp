@@ -8,10 +8,13 @@
 //
 // A distance below the limit L of a list means  a.b > (|a|^2 + |b|^2 - L) / 2 = P[r] + Q[c].  P and Q are lowered by
 // more than all rounding errors, so that what is passed over is certain to lie beyond the limit; what is not is
-// finished as pairwise_sqdist does it. Chunks tell each other the worst of their k best: no later one need collect what
-// lies beyond it. The order of the result is total, so it depends neither on the cut nor on what was known when.
+// finished as pairwise_sqdist does it. For float32 the comparison is made in 16-bit integers first (rounded_cpu.h), and
+// only rows that it lets pass are multiplied as floats. Chunks tell each other the worst of their k best: no later one
+// need collect what lies beyond it. The order of the result is total, so it depends neither on the cut nor on what was
+// known when.
 #include "best_cpu.h"
 #include "pairwise.h"
+#include "rounded_cpu.h"
 #include "similarity_cpu.h"
 
 namespace nst::NST_ISA_NS {
@@ -19,6 +22,7 @@ namespace {
 
 constexpr int64_t wanted_jobs = 32;                 // enough for every thread, however they finish
 constexpr int64_t fewest_points = 512;              // of one job; packing its queries must be cheap beside using them
+constexpr int64_t try_again = 8;                    // blocks after which rounding is tried once more
 constexpr int64_t packed_bytes = int64_t{1} << 19;  // of one job's queries
 
 template <class T>
@@ -98,14 +102,21 @@ struct Room {
     T *norms_a, *level;     // [block_rows] of the points: squared norms, and P
     T* unit_points;         // [block_rows][depth], cosine only
     T* unit_queries;        // [panels * NR][depth], cosine only
+    // Rounded rows only: words and scale of each point of a block, and P in that scale; the same of the queries.
+    std::int32_t *point_words, *query_words;
+    T *point_scales, *scaled_level, *query_scales, *scaled_threshold;
 
     static int64_t size(int64_t panels, int64_t depth, bool cosine) {
         constexpr int64_t NR = Tile<T>::NR;
         return panels * NR * (depth + 3) + Tile<T>::MR * NR + 2 * level_size() +
-               (cosine ? (panels * NR + block_rows<T>)*depth : 0);
+               (cosine ? (panels * NR + block_rows<T>)*depth : 0) + rounded_size(panels, depth);
+    }
+    static int64_t rounded_size(int64_t panels, int64_t depth) {
+        if (!is_rounded<T>) return 0;
+        return panels * Tile<T>::NR * (pairs_of(depth) + 2) + level_size() * (pairs_of(depth) + 2);
     }
     static int64_t level_size() { return ceil_div(block_rows<T>, Tile<T>::NR) * Tile<T>::NR; }
-    Room(T* at, int64_t panels, int64_t depth) {
+    Room(T* at, int64_t panels, int64_t depth, bool cosine) {
         constexpr int64_t NR = Tile<T>::NR;
         packed = at;
         norms = packed + panels * NR * depth;
@@ -116,6 +127,13 @@ struct Room {
         level = norms_a + level_size();
         unit_points = level + level_size();
         unit_queries = unit_points + block_rows<T> * depth;
+        if (!is_rounded<T>) return;
+        query_scales = cosine ? unit_queries + panels * NR * depth : unit_points;
+        scaled_threshold = query_scales + panels * NR;
+        point_scales = scaled_threshold + panels * NR;
+        scaled_level = point_scales + level_size();
+        query_words = reinterpret_cast<std::int32_t*>(scaled_level + level_size());
+        point_words = query_words + panels * NR * pairs_of(depth);
     }
 };
 
@@ -176,10 +194,29 @@ struct Scan {
     Best<T>* best;  // of this block of queries and this chunk
     Bounds<T> bounds;
     int64_t first_query;
-    T kept;  // 1 less what covers the rounding errors of a product
+    T kept;       // 1 less what covers the rounding errors of a product
+    float slack;  // the same for rounded rows, in their scale
 
     void set_threshold(int64_t c) const {
         room.threshold[c] = threshold_of(metric, room.limits[c], queries.norms[c], kept);
+        if constexpr (is_rounded<T>) {
+            const T scale = room.query_scales[c];
+            room.scaled_threshold[c] = scale > 0 ? scale * room.threshold[c] : not_a_number<T>;
+        }
+    }
+    void pack() const {
+        queries.pack();
+        if constexpr (is_rounded<T>) {
+            constexpr int NR = Tile<T>::NR;
+            const int64_t pairs = pairs_of(queries.depth);
+            for (int64_t c = 0; c < queries.panels() * NR; c++) {
+                const T scale = c < queries.count ? rounding_scale(queries.norms[c]) : T(0);
+                room.query_scales[c] = scale;
+                round_row(queries.rows + c * queries.depth, queries.depth, scale, room.point_words);
+                for (int64_t k = 0; k < pairs; k++)
+                    room.query_words[(c / NR * pairs + k) * NR + c % NR] = room.point_words[k];
+            }
+        }
     }
     // Looks at what the other chunks know.
     void refresh() const {
@@ -191,8 +228,10 @@ struct Scan {
             }
             set_threshold(c);
         }
-        for (int64_t c = queries.count; c < queries.panels() * Tile<T>::NR; c++)
+        for (int64_t c = queries.count; c < queries.panels() * Tile<T>::NR; c++) {
             room.threshold[c] = static_cast<T>(__builtin_inf());
+            if constexpr (is_rounded<T>) room.scaled_threshold[c] = room.threshold[c];
+        }
     }
     // The key of point r of a tile and query q: what pairwise_sqdist gives, or the product negated.
     T finished(const T* a, const T* norms_a, int64_t r, int64_t q, T product) const {
@@ -201,39 +240,86 @@ struct Scan {
         if (d > near_ratio<T> * sum && sum < static_cast<T>(__builtin_inf())) return d;
         return direct_sqdist(a + r * queries.depth, queries.rows + q * queries.depth, queries.depth);
     }
-    // Offers what may enter: `points` rows of the tile, the first of them with index j.
-    void offer(const T* a, const T* norms_a, const T* level, int64_t points, int64_t j, int64_t panel,
-               const Bits<T>* entering) const {
+    // Offers what may enter: row r of the tile is point j of all.
+    void offer_row(const T* a, int64_t r, int64_t point, int64_t j, int64_t panel, const Bits<T>* entering) const {
         constexpr int NR = Tile<T>::NR;
         for (int c = 0; c < queries.width(panel); c++) {
             if (!entering[c]) continue;
             const int64_t q = panel * NR + c;
-            for (int64_t r = 0; r < points; r++) {
-                const T product = room.tile[r * NR + c];
-                if (product <= level[r] + room.threshold[q]) continue;
-                const T key = finished(a, norms_a, r, q, product);
-                if (key >= room.limits[q]) continue;
-                best[q].offer(key, j + r);
-                room.limits[q] = smaller(best[q].limit(), room.limits[q]);
-                set_threshold(q);
+            const T product = room.tile[r * NR + c];
+            if (product <= room.level[point] + room.threshold[q]) continue;
+            const T key = finished(a, room.norms_a + point, 0, q, product);
+            if (key >= room.limits[q]) continue;
+            best[q].offer(key, j);
+            room.limits[q] = smaller(best[q].limit(), room.limits[q]);
+            set_threshold(q);
+        }
+    }
+    // Points [i, i + rows) of a block that begins at a and j, against one panel, compared as floats.
+    void look(const T* a, int64_t j, int64_t i, int64_t rows, int64_t panel) const {
+        constexpr int NR = Tile<T>::NR;
+        const int64_t depth = queries.depth;
+        Bits<T> entering[NR];
+        if (!passes_rows(rows, a + i * depth, room.level + i, queries.packed + panel * depth * NR,
+                         room.threshold + panel * NR, depth, room.tile, entering))
+            return;
+        for (int64_t r = 0; r < rows; r++) offer_row(a + (i + r) * depth, r, i + r, j + i + r, panel, entering);
+    }
+    // The same, rounded first. Gives the number of rows that had to be multiplied as floats.
+    int64_t look_rounded(const T* a, int64_t j, int64_t i, int64_t rows, int64_t panel) const {
+        constexpr int NR = Tile<T>::NR;
+        const int64_t depth = queries.depth, pairs = pairs_of(depth);
+        std::int32_t above[Tile<T>::MR * NR];
+        const RoundedPanel rounded{room.query_words + panel * pairs * NR, room.query_scales + panel * NR,
+                                   room.scaled_threshold + panel * NR, pairs, slack};
+        if (!rounded_rows_pass(rows, room.point_words + i * pairs, room.point_scales + i, room.scaled_level + i,
+                               rounded, above))
+            return 0;
+        int64_t passed = 0;
+        for (int64_t r = 0; r < rows; r++) {
+            if (!any_of(above + r * NR)) continue;
+            passed++;
+            rows_product<T>(1, NR, a + (i + r) * depth, depth, queries.packed + panel * depth * NR, depth, room.tile,
+                            NR, false);
+            offer_row(a + (i + r) * depth, 0, i + r, j + i + r, panel, above + r * NR);
+        }
+        return passed;
+    }
+    static bool any_of(const std::int32_t* lane) {
+        constexpr int W = lanes<float>;
+        return any(load_words(lane) | load_words(lane + W));
+    }
+    // What is known of a block of points before it meets a query.
+    void prepare(const T* p, int64_t points, bool rounded) const {
+        const int64_t depth = queries.depth;
+        const T* a = metric == Metric::cosine ? room.unit_points : p;
+        for (int64_t i = 0; i < points; i++) {
+            const T* row = a + i * depth;
+            if (metric == Metric::cosine) unit_row(p + i * depth, depth, room.unit_points + i * depth);
+            const T norm = is_rounded<T> || metric == Metric::sqeuclidean ? squared_norm(row, depth) : T(0);
+            const bool usual = norm > Limits<T>::small && norm < Limits<T>::large;
+            room.norms_a[i] = norm;
+            room.level[i] = metric != Metric::sqeuclidean ? T(0) : usual ? norm * kept / 2 : not_a_number<T>;
+            if constexpr (is_rounded<T>) {
+                if (!rounded) continue;
+                const T scale = rounding_scale(norm);
+                room.point_scales[i] = scale;
+                room.scaled_level[i] = scale > 0 ? scale * room.level[i] : not_a_number<T>;
+                round_row(row, depth, scale, room.point_words + i * pairs_of(depth));
             }
         }
     }
     // Points [first, last), tile by tile.
     void run(const T* p, int64_t first, int64_t last) const {
-        constexpr int MR = Tile<T>::MR, NR = Tile<T>::NR;
+        constexpr int MR = Tile<T>::MR;
         const int64_t depth = queries.depth;
-        Bits<T> entering[NR];
-        for (int64_t j = first; j < last; j += block_rows<T>) {
+        bool worth = true;  // rounding: where all points lie in one far corner, every row passes
+        for (int64_t j = first, block = 0; j < last; j += block_rows<T>, block++) {
+            const bool rounded = is_rounded<T> && (worth || block % try_again == 0);
+            int64_t passed = 0;
             const int64_t points = min_of(block_rows<T>, last - j);
             const T* a = metric == Metric::cosine ? room.unit_points : p + j * depth;
-            for (int64_t i = 0; i < points; i++) {
-                if (metric == Metric::cosine) unit_row(p + (j + i) * depth, depth, room.unit_points + i * depth);
-                const T norm = metric == Metric::sqeuclidean ? squared_norm(a + i * depth, depth) : T(0);
-                const bool usual = norm > Limits<T>::small && norm < Limits<T>::large;
-                room.norms_a[i] = norm;
-                room.level[i] = metric != Metric::sqeuclidean ? T(0) : usual ? norm * kept / 2 : not_a_number<T>;
-            }
+            prepare(p + j * depth, points, rounded);
             refresh();
             // The next block is fetched while this one is worked on, a few cache lines a tile.
             const char* next = reinterpret_cast<const char*>(p + (j + points) * depth);
@@ -245,10 +331,14 @@ struct Scan {
                     for (const int64_t end = min_of(bytes, fetched + share); fetched < end; fetched += 64)
                         __builtin_prefetch(next + fetched, 0, 2);
                     const int64_t rows = min_of<int64_t>(MR, points - i);
-                    if (passes_rows(rows, a + i * depth, room.level + i, queries.packed + panel * depth * NR,
-                                    room.threshold + panel * NR, depth, room.tile, entering))
-                        offer(a + i * depth, room.norms_a + i, room.level + i, rows, j + i, panel, entering);
+                    if constexpr (is_rounded<T>)
+                        if (rounded) {
+                            passed += look_rounded(a, j, i, rows, panel);
+                            continue;
+                        }
+                    look(a, j, i, rows, panel);
                 }
+            if (rounded) worth = 4 * passed < points * queries.panels();
         }
         refresh();
     }
@@ -304,16 +394,17 @@ void nearest_forward_cpu(const T* q, const T* p, PairwiseShape s, int64_t k, Met
     parallel_for(s.rows ? cut.blocks * chunks : 0, [&](int64_t job, int thread) {
         const int64_t i = job / chunks * block, count = min_of(block, s.rows - i), chunk = job % chunks;
         const int64_t first = s.columns * chunk / chunks, last = s.columns * (chunk + 1) / chunks;
-        const Room<T> room(rooms.get() + thread * size, cut.panels, s.depth);
+        const Room<T> room(rooms.get() + thread * size, cut.panels, s.depth, cosine);
         const T* own = cosine ? room.unit_queries : q + i * s.depth;
         for (int64_t r = 0; cosine && r < count; r++)
             unit_row(q + (i + r) * s.depth, s.depth, room.unit_queries + r * s.depth);
         const Columns<T> queries{own, count, s.depth, room.packed, room.norms};
         // A bound needs k points: a list that is cut short by its chunk cannot give one.
         const Bounds<T> shared{kept == k ? bounds.get() : nullptr};
-        const Scan<T> scan{metric, queries, room, best.get() + chunk * s.rows + i, shared, i, T(1) - slack};
+        const Scan<T> scan{metric, queries, room,         best.get() + chunk * s.rows + i,
+                           shared, i,       T(1) - slack, rounded_slack(s.depth)};
         if (few) return scan.run_pairs(own, p, first, last);
-        queries.pack();
+        scan.pack();
         scan.run(p, first, last);
     });
     parallel_for(ceil_div(s.rows, NR), [&](int64_t job, int) {

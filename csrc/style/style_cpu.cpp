@@ -2,60 +2,40 @@
 // their order.
 #include "style.h"
 
-#include "../common/parallel.h"
-#include "../common/scratch.h"
-#include "../common/simd.h"
+#include "../common/sums.h"
 
 namespace nst::NST_ISA_NS {
 namespace {
 
 using std::int64_t;
 
-constexpr int64_t chunk = 1 << 15;
-constexpr int partial_sums = 16;  // as many as two of the widest vectors of float64 hold
+// Terms of sums are structures: some tools cannot read the names of loops whose parameter is a lambda's type.
+template <class T>
+struct SquaredDifference {
+    const T *a, *b;
+    double operator()(int64_t i) const {
+        const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+        return difference * difference;
+    }
+};
 
 // Sum over i < count of (a[i] - b[i])^2, in float64.
 template <class T>
 double squared_distance(const T* a, const T* b, int64_t count) {
-    double sums[partial_sums] = {};
-    int64_t i = 0;
-    for (; i + partial_sums <= count; i += partial_sums)
-        for (int k = 0; k < partial_sums; k++) {
-            const double difference = static_cast<double>(a[i + k]) - static_cast<double>(b[i + k]);
-            sums[k] += difference * difference;
-        }
-    for (; i < count; i++) {
-        const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
-        sums[0] += difference * difference;
-    }
-    double total = 0;
-    for (const double sum : sums) total += sum;
-    return total;
-}
-
-double sum_in_order(const double* sums, int64_t count) {
-    double total = 0;
-    for (int64_t i = 0; i < count; i++) total += sums[i];
-    return total;
+    return sum_of(0, count, SquaredDifference<T>{a, b});
 }
 
 }  // namespace
 
 template <class T>
 void content_loss_forward_cpu(const T* a, const T* target, int64_t count, double* j) {
-    const int64_t chunks = ceil_div(count, chunk);
-    Scratch<double> sums(chunks);
-    parallel_for(chunks, [&](int64_t i, int) {
-        const int64_t first = i * chunk;
-        sums.get()[i] = squared_distance(a + first, target + first, min_of(chunk, count - first));
-    });
-    *j = 0.5 * sum_in_order(sums.get(), chunks);
+    *j = 0.5 * sum_by_chunks(count, SquaredDifference<T>{a, target});
 }
 
 template <class T>
 void content_loss_backward_cpu(const T* a, const T* target, T weight, int64_t count, bool add, T* da) {
-    parallel_for(ceil_div(count, chunk), [&](int64_t job, int) {
-        const int64_t first = job * chunk, last = min_of(first + chunk, count);
+    parallel_for(ceil_div(count, chunk_of_sum), [&](int64_t job, int) {
+        const int64_t first = job * chunk_of_sum, last = min_of(first + chunk_of_sum, count);
         if (add)
             for (int64_t i = first; i < last; i++) da[i] += weight * (a[i] - target[i]);
         else

@@ -98,7 +98,7 @@ class Tensor:
             raise GradientError("[backward] nothing to differentiate: no input of this tensor has requires_grad=True")
         if grad is None and self.size != 1:
             raise ShapeError(f"[backward] expects a scalar, or grad= of the same shape, got {self.shape}")
-        seed = np.ones_like(self.data) if grad is None else np.array(grad, self.dtype)
+        seed = np.ones_like(self.data) if grad is None else np.asarray(grad, self.dtype)  # nobody writes to it
         if seed.shape != self.shape:
             raise ShapeError(f"[backward] expects grad of shape {self.shape}, got {seed.shape}")
         if self._node is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -95,8 +96,13 @@ class VGG(Module):
                 f"[{self.architecture}] expects pictures of at least {least} x {least} for {', '.join(layers)}, "
                 f"got {x.shape[1]} x {x.shape[2]} (height x width)"
             )
-        for name in names:
-            x = self.convolutions[name](x) if name in self.convolutions else self._pool(x)
+        pooled = False
+        for name, following in itertools.zip_longest(names, names[1:], fillvalue=""):
+            if name in self.convolutions:  # with its pool in one pass where nobody wants what lies between them
+                pooled = self.pooling == "max" and following.startswith("pool") and name not in wanted
+                x = self.convolutions[name](x, pooled)
+            elif not pooled:
+                x = self._pool(x)
             if name in wanted:
                 yield name, x
 

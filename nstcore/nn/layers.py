@@ -47,9 +47,9 @@ class Conv2d(Module):
         self.bias = Tensor(np.zeros(filters, np.float32), requires_grad=True)
         self.stride, self.padding, self.activation = stride, padding, activation
 
-    def forward(self, x: Any) -> Any:
-        """x: (n, h, w, c)."""
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.activation)
+    def forward(self, x: Any, pool: bool = False) -> Any:
+        """x: (n, h, w, c). pool: with a max pool of 2×2 behind it, in one pass where the kernels can."""
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.activation, pool=pool)
 
 
 class Linear(Module):

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from nstcore.autograd.engine import Context, apply
+from nstcore.backend import current_backend
 from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError, ShapeError
 from nstcore.ops._op import (
@@ -24,6 +25,7 @@ from nstcore.ops._op import (
     register,
 )
 from nstcore.ops.elementwise import operand
+from nstcore.ops.pool import max_pool2d
 
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
@@ -43,6 +45,7 @@ def conv2d(
     padding: int | Pair | Literal["same"] = 0,
     activation: Literal["relu"] | None = None,
     algorithm: Algorithm = "auto",
+    pool: bool = False,
 ) -> Any:
     """Cross-correlation y_npqk = act(Σ_rsc x_n,p·sh+r−ph,q·sw+s−pw,c · w_krsc + b_k), zeros outside of x.
 
@@ -54,6 +57,8 @@ def conv2d(
     algorithm: ``"direct"`` sums in the order (r, s, c); ``"winograd4"`` and ``"winograd6"`` (3×3, stride 1, c and k
     multiples of 16) work on tiles of 4×4 and 6×6 results with 4 and 5.06 times fewer multiplications; ``"auto"`` takes
     the one with the fewest where they fit and pay. They concern the native kernels alone.
+    pool: give ``max_pool2d(conv2d(...), 2)``, (n, ⌊p / 2⌋, ⌊q / 2⌋, k). After a ReLU the Winograd kernels never write
+    the larger result, nor its gradient.
 
     Raises `ShapeError`, `DTypeError`, `ArgumentError`.
     Error in float32, relative to the largest result: direct about 5e-7, winograd4 1e-5, winograd6 2e-5 (float64: 1e-15,
@@ -83,10 +88,14 @@ def conv2d(
     if sizes["c"] < 1:
         raise ShapeError(f"[conv2d] expects at least one channel, got x {x.shape}")
     check_result("conv2d", _output_shape(x.shape, w.shape, steps, before, after), x.dtype.itemsize)
-    winograd = _winograd_edge(algorithm, sizes, steps, before, after)
-    return apply(
-        CONV2D, (x, w, b), stride=steps, before=before, after=after, relu=activation == "relu", winograd=winograd
+    winograd, relu = _winograd_edge(algorithm, sizes, steps, before, after), activation == "relu"
+    unpooled = _output_shape(x.shape, w.shape, steps, before, after)[1:3] if pool and winograd and relu else None
+    if unpooled and (min(unpooled) < 2 or current_backend() != "cpu"):
+        unpooled = None
+    y = apply(
+        CONV2D, (x, w, b), stride=steps, before=before, after=after, relu=relu, winograd=winograd, unpooled=unpooled
     )
+    return max_pool2d(y, 2) if pool and not unpooled else y
 
 
 def _winograd_edge(algorithm: str, sizes: Mapping[str, int], stride: Pair, before: Pair, after: Pair) -> int:
@@ -180,15 +189,21 @@ def _cpu(
     after: Pair,
     relu: bool,
     winograd: int,
+    unpooled: Pair | None,
 ) -> Array:
     from nstcore.backend.cpu import native
 
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     bias = None if b is None else np.ascontiguousarray(b)
-    y = empty(_output_shape(x.shape, w.shape, stride, before, after), x.dtype)
-    positive = empty((-(-y.size // 8),), np.uint8) if relu and any(ctx.needs) else None  # the ReLU's mask, bit by bit
+    n, p, q, k = _output_shape(x.shape, w.shape, stride, before, after)
+    y = empty((n, p // 2, q // 2, k) if unpooled else (n, p, q, k), x.dtype)
+    positive = None
+    if relu and any(ctx.needs):  # the ReLU's mask, bit by bit
+        positive = empty((-(-n * p * q * k // 8),), np.uint8)
+        if unpooled and (p % 2 or q % 2):
+            positive[...] = 0  # an odd last row or column lies in no window, and the kernel leaves its bits alone
     if winograd:
-        native.conv2d_forward_winograd_cpu(x, w, bias, before, winograd, relu, y, positive)
+        native.conv2d_forward_winograd_cpu(x, w, bias, before, winograd, relu, unpooled, y, positive)
     else:
         native.conv2d_forward_cpu(x, w, bias, stride, before, relu, y, positive)
     ctx.extra = (x.shape, w.shape, positive)
@@ -197,7 +212,14 @@ def _cpu(
 
 
 def _cpu_back(
-    ctx: Context, grad: Array, stride: Pair, before: Pair, after: Pair, relu: bool, winograd: int
+    ctx: Context,
+    grad: Array,
+    stride: Pair,
+    before: Pair,
+    after: Pair,
+    relu: bool,
+    winograd: int,
+    unpooled: Pair | None,
 ) -> tuple[Array | None, ...]:
     from nstcore.backend.cpu import native
 
@@ -207,9 +229,11 @@ def _cpu_back(
     if ctx.needs[0]:
         dx = empty(x_shape, grad.dtype)
         if winograd:
-            native.conv2d_backward_winograd_cpu(grad, positive, w, before, winograd, dx)
+            native.conv2d_backward_winograd_cpu(grad, positive, w, before, winograd, unpooled, dx)
         else:
             native.conv2d_backward_input_cpu(grad, positive, w, stride, before, dx)
+    if unpooled and any(ctx.needs[1:]):
+        grad = _unpooled(grad, unpooled)
     if ctx.needs[1]:
         dw = empty(w_shape, grad.dtype)
         native.conv2d_backward_weight_cpu(x, grad, positive, stride, before, dw)
@@ -217,6 +241,13 @@ def _cpu_back(
         db = empty(w_shape[:1], grad.dtype)
         native.conv2d_backward_bias_cpu(grad, positive, db)
     return dx, dw, db
+
+
+def _unpooled(grad: Array, size: Pair) -> Array:
+    """Each pooled pixel in the place of all four that it came from; `positive` says which of them it is."""
+    wide = grad.repeat(2, axis=1).repeat(2, axis=2)
+    rest = (size[0] - wide.shape[1], size[1] - wide.shape[2])
+    return np.pad(wide, ((0, 0), (0, rest[0]), (0, rest[1]), (0, 0)))
 
 
 def _case(label: str, x: tuple[int, ...], w: tuple[int, ...], bias: bool = True, **params: Any) -> Case:
@@ -238,6 +269,9 @@ def _winograd_cases() -> Iterator[Case]:
         yield _winograd("blocks", edge, (1, 43, 41, 16), (16, 3, 3, 16), padding=1, activation="relu")
         yield _winograd("deep", edge, (1, 6, 5, 272), (80, 3, 3, 272), padding=1)
         yield _winograd("weights beyond L3", edge, (1, 7, 8, 512), (512, 3, 3, 512), padding=1, activation="relu")
+
+        yield _winograd("pooled", edge, (2, 14, 12, 16), (48, 3, 3, 16), padding=1, activation="relu", pool=True)
+        yield _winograd("pooled, odd", edge, (1, 9, 11, 32), (16, 3, 3, 32), padding=1, activation="relu", pool=True)
 
 
 def _result(x: Shape, w: Shape, stride: Any = 1, padding: Any = 0) -> Shape:
@@ -283,6 +317,7 @@ CONV2D = register(
             _case("uneven, many channels", (2, 7, 9, 34), (3, 2, 4, 34), stride=(2, 1), padding=(1, 3)),
             _case("bands of a first layer", (1, 37, 6, 3), (7, 3, 3, 3), padding=1, activation="relu"),
             _case("even kernel same", (1, 5, 6, 2), (3, 4, 2, 2), padding="same"),
+            _case("pooled", (1, 7, 6, 3), (5, 3, 3, 3), padding=1, activation="relu", pool=True),
             _case("kernel of the whole input", (2, 4, 3, 5), (6, 4, 3, 5)),
             *_winograd_cases(),
             _case("no images", (0, 4, 4, 2), (3, 3, 3, 2), padding=1),
