@@ -223,6 +223,10 @@ def test_calibrate_refuses_what_it_cannot_claim(place: Path, people: Path, run: 
     assert "0.001 cannot be claimed: at 95% confidence it takes at least 2995 pairs of two people, got 24" in err
     with Gallery(place / "people.db") as gallery:
         assert not gallery.calibration.calibrated
+    for arguments in (("folder",), ("folder", "--far", "2"), ("missing",), ("folder", "--confidence", "1")):
+        assert run("faces", "calibrate", *arguments, "-g", "new.db")[0] == 2
+    assert not (place / "new.db").exists()
+    assert run("faces", "calibrate", "folder", "--far", "0.2", "-g", "new.db")[0] == 0
     assert "got neither" in run("faces", "calibrate")[2]
     assert "--reset alone" in run("faces", "calibrate", "folder", "--reset")[2]
 

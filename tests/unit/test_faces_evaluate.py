@@ -271,7 +271,7 @@ def test_the_folds_of_a_list_are_used() -> None:
 def test_the_text_says_what_is_not_known() -> None:
     text = report.text(evaluate(*people(12, 3), CALIBRATION))
     assert "12 people, 36 pairs of one person, 594 of two" in text
-    assert "uncalibrated: the encoder's own" in text
+    assert "at the threshold 0.500 (uncalibrated)" in text
     assert "TAR at FAR 0.001      not known: takes 2,995 pairs of two people, got 594" in text
     assert max(map(len, text.splitlines())) <= 130
     few = report.text(evaluate(*people(2, 2), CALIBRATION))

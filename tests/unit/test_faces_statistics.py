@@ -134,7 +134,7 @@ def test_the_report_of_a_calibration(distances: tuple[Array, Array]) -> None:
 
 def test_a_rate_that_the_number_of_pairs_cannot_show_is_refused(distances: tuple[Array, Array]) -> None:
     values, same = distances
-    with pytest.raises(ArgumentError, match=r"at least 2995 pairs of two people, got 2994; 2994 can show 0\.001 at best"):
+    with pytest.raises(ArgumentError, match=r"at least 2995 pairs .* got 2994; 2994 can show 0\.001 at best"):
         calibrate(values[: SAME + 2994], same[: SAME + 2994])
     calibrate(values[: SAME + 2995], same[: SAME + 2995])
     with pytest.raises(ArgumentError, match="pairs of one person too, got none"):

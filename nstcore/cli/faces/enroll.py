@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nstcore.cli import BAD_INPUT, INTERRUPTED, print_error
+from nstcore.cli import BAD_INPUT, INTERRUPTED, _progress, print_error
 from nstcore.cli.faces.gallery import DEFAULT, AsJson, GalleryPath, open_gallery
 from nstcore.errors import ArgumentError, GalleryError, ImageError
 
@@ -49,7 +48,7 @@ def enroll(
     interrupted = False
     with open_gallery(gallery, create=True) as opened:
         try:
-            with _bar(len(jobs), quiet=as_json) as step:
+            with _progress.counted("enrolling", len(jobs), quiet=as_json) as step:
                 run.all(opened, step)
         except KeyboardInterrupt:
             interrupted = True
@@ -137,22 +136,3 @@ def _listing(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise ArgumentError(f"[enroll] the folder {folder} cannot be read: {error.strerror or error}") from error
-
-
-@contextmanager
-def _bar(steps: int, quiet: bool) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, where that is a terminal and there is something to wait for."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, quiet=quiet)
-    if not console.is_terminal or steps < 2:
-        yield lambda: None
-        return
-    columns = (
-        TextColumn("enrolling"), BarColumn(bar_width=None), MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True), TextColumn("left"),
-    )  # fmt: skip
-    with Progress(*columns, console=console, expand=True, transient=True) as progress:
-        task = progress.add_task("enrolling", total=steps)
-        yield lambda: progress.advance(task)

@@ -17,6 +17,7 @@ from nstcore.cli.faces.gallery import DEFAULT, AsJson, GalleryPath, open_gallery
 from nstcore.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from nstcore.faces import Encoder
     from nstcore.faces.folders import Photographs, Progress
 
 Folder = Annotated[
@@ -50,6 +51,7 @@ def calibrate(
     made where there is none. A calibration holds for faces that are encoded with the same --flip and --jitter.
     """
     from nstcore.faces import report
+    from nstcore.faces._statistics import check_rate
     from nstcore.faces.calibrate import calibrate_pairs
     from nstcore.faces.folders import pairs_in
 
@@ -57,17 +59,17 @@ def calibrate(
         _reset(gallery, folder is not None or pairs is not None, as_json)
         return
     root = _root("calibrate", folder, pairs)
+    rate = {"false_accept_rate": check_rate("calibrate", "--far", far)}
+    rate["confidence"] = check_rate("calibrate", "--confidence", confidence)
     how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
-    with contextlib.ExitStack() as stack:
-        opened = None if dry_run else stack.enter_context(open_gallery(gallery, create=True))
-        with _bar("encoding", as_json) as progress:
-            encoder = None if opened is None else opened.encoder
-            found, photographs = pairs_in(root, pairs, encoder=encoder, progress=progress, **how)
-        count, options = len(photographs.paths), {k: v for k, v in how.items() if k in ("flip", "jitter") and v}
-        source = f"{count} photographs of {found.people} people in {root.name or 'a folder'}"
-        source += "".join(f", {key} {value}" for key, value in options.items())
-        result = calibrate_pairs(found, false_accept_rate=far, confidence=confidence, source=source)
-        if opened is not None:
+    encoder = _encoder(gallery, dry_run)
+    with _bar("encoding", as_json) as progress:
+        found, photographs = pairs_in(root, pairs, encoder=encoder, progress=progress, **how)
+    source = f"{len(photographs.paths)} photographs of {found.people} people in {root.name or 'a folder'}"
+    source += "".join(f", {key} {value}" for key, value in how.items() if key in ("flip", "jitter") and value)
+    result = calibrate_pairs(found, source=source, **rate)
+    if not dry_run:  # a new gallery is made for something that can be kept, not for a refusal
+        with open_gallery(gallery, create=True) as opened:
             opened.set_calibration(result.calibration)
     if as_json:
         facts = {"gallery": None if dry_run else str(gallery), **result.to_json(), **_losses(photographs)}
@@ -117,7 +119,8 @@ def evaluate(
     if threshold is not None:
         from dataclasses import replace
 
-        calibration = replace(calibration, threshold=chosen_threshold(calibration, threshold))
+        limit = chosen_threshold(calibration, threshold)
+        calibration = replace(calibration, threshold=limit, calibrated=False)
     how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
     with _bar("encoding", as_json) as progress:
         found, photographs = pairs_in(root, pairs, encoder=encoder, progress=progress, **how)
@@ -133,6 +136,19 @@ def evaluate(
         typer.echo("\n".join([report.text(result), *report.failures(photographs)]))
         if plot is not None:
             typer.echo(f"drawn in {plot}")
+
+
+def _encoder(gallery: Path, dry_run: bool) -> Encoder:
+    """The encoder of the gallery, if there is one; a place where none can be made is found before the work."""
+    from nstcore import files
+    from nstcore.faces import load_encoder
+
+    if gallery.exists():
+        with open_gallery(gallery) as opened:
+            return opened.encoder
+    if not dry_run:
+        files.check_output(gallery)
+    return load_encoder()
 
 
 def _root(task: str, folder: Path | None, pairs: Path | None) -> Path:
