@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,9 @@ ROOT = Path(nst.__file__).parents[1]
 BOTH = ("photo.jpg", "painting.png")
 OUTPUTS = ("-o", "out.png", "--history", "l.csv", "--plot", "l.png")
 Run = Callable[..., tuple[int, str, str]]
+
+# A shell without job control starts commands in the background with SIGINT ignored, and their children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
