@@ -1,0 +1,33 @@
+// Batch normalisation over all positions of a map, with the ReLU behind it fused when asked.
+//
+//   z = (x - mean) / sqrt(variance + eps)     y = act(scale z + shift), a channel at a time
+//
+// x, y: (positions, channels). moments: (2, channels), the mean and the (biased) variance of each channel: measured by
+// forward from x, or, when they are `given`, read. Whether the ReLU let an element through is computed again by
+// backward from x, by the same expression, so that neither y nor a mask has to be kept.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/dispatch.h"
+
+namespace nst {
+
+struct NormShape {
+    std::int64_t positions, channels;
+    double eps;
+    bool relu, given;  // given moments are constants: no gradient passes through them
+};
+
+#define NST_DECLARE_NORM(ns)                                                                                         \
+    namespace ns {                                                                                                   \
+    template <class T>                                                                                               \
+    void batch_norm_forward_cpu(const T* x, const T* scale, const T* shift, const NormShape& s, double* moments,     \
+                                T* y);                                                                               \
+    template <class T>                                                                                               \
+    void batch_norm_backward_cpu(const T* x, const T* dy, const T* scale, const T* shift, const double* moments,     \
+                                 const NormShape& s, T* dx, T* dscale, T* dshift); /* dx may be null: not wanted */  \
+    }
+NST_FOR_EACH_ISA(NST_DECLARE_NORM)
+
+}  // namespace nst
