@@ -19,7 +19,8 @@ template <class T>
 void forward(const Array<T>& x, const Array<T>& scale, const Array<T>& shift, double eps, bool relu, bool given,
              Array<double>& moments, Array<T>& y) {
     const NormShape s = shape_of(x, eps, relu, given);
-    const T *xp = x.data(), *scales = input(scale, {s.channels}, "scale"), *shifts = input(shift, {s.channels}, "shift");
+    const T *xp = x.data(), *scales = input(scale, {s.channels}, "scale"),
+            *shifts = input(shift, {s.channels}, "shift");
     double* mp = output(moments, {2, s.channels}, "moments");
     T* yp = output(y, {s.positions, s.channels}, "y");
     py::gil_scoped_release release;

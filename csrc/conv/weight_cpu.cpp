@@ -22,30 +22,33 @@ namespace {
 
 using std::int64_t;
 
-constexpr int64_t filter_block = 64;         // filters that one job takes: a line of x serves all of them
-constexpr int64_t slab_bytes = 192 << 10;    // x and dy of a slab stay in L2 while every tile passes over them
+constexpr int64_t filter_block = 64;       // filters that one job takes: a line of x serves all of them
+constexpr int64_t slab_bytes = 192 << 10;  // x and dy of a slab stay in L2 while every tile passes over them
 constexpr int64_t most_groups = 16;
+constexpr int64_t group_positions = 1024;      // at least: a tile is loaded and stored once in so many
 constexpr int64_t most_group_bytes = 8 << 20;  // of all groups' dw together
 
-template <class T>
-struct Block {  // of dw: `rows` numbers (s, c) by two vectors of filters
-    static constexpr int rows = vector_registers == 32 ? 12 : 4;
-    static constexpr int columns = 2 * lanes<T>;
+// A tile of dw: `rows` numbers (s, c) by one or two vectors of filters.
+template <class T, int Vectors>
+struct Block {
+    static constexpr int rows = (vector_registers == 32 ? 24 : 8) / Vectors;
+    static constexpr int columns = Vectors * lanes<T>;
 };
 
 struct Cut {
-    int64_t width;        // s c
-    int64_t line;         // elements of a padded row of x
-    int64_t filters;      // of a block, in whole tiles
-    int64_t blocks;       // of filters
-    int64_t slab_rows;    // rows of y in a slab
-    int64_t group_rows;   // rows of y in a group
+    int64_t width;       // s c
+    int64_t line;        // elements of a padded row of x
+    int64_t filters;     // of a block, in whole tiles
+    int64_t blocks;      // of filters
+    int64_t slab_rows;   // rows of y in a slab
+    int64_t group_rows;  // rows of y in a group
     int64_t groups;
 };
 
 template <class T>
 Cut cut_of(const ConvShape& s) {
-    constexpr int64_t columns = Block<T>::columns, size = static_cast<int64_t>(sizeof(T));
+    constexpr int64_t size = static_cast<int64_t>(sizeof(T));
+    const int64_t columns = s.k <= lanes<T> ? lanes<T> : 2 * lanes<T>;
     Cut cut{};
     cut.width = s.s * s.c;
     cut.line = ((s.q - 1) * s.stride_w + s.s) * s.c;
@@ -54,40 +57,52 @@ Cut cut_of(const ConvShape& s) {
     const int64_t row_bytes = (cut.line + s.q * cut.filters) * size, rows = s.n * s.p;
     cut.slab_rows = max_of<int64_t>(1, slab_bytes / max_of<int64_t>(1, row_bytes));
     const int64_t weight_bytes = max_of<int64_t>(1, s.r * cut.width * cut.blocks * cut.filters * size);
-    const int64_t groups = max_of<int64_t>(1, min_of(most_groups, most_group_bytes / weight_bytes));
+    const int64_t groups =
+        max_of<int64_t>(1, min_of(min_of(most_groups, most_group_bytes / weight_bytes), rows * s.q / group_positions));
     cut.group_rows = max_of<int64_t>(1, ceil_div(rows, groups));
     cut.groups = max_of<int64_t>(1, ceil_div(rows, cut.group_rows));
     return cut;
 }
 
-// dw tile (R x two vectors) += over rows and positions of x[0 .. R) times dy.
-template <class T, int R>
+// dw tile (R by Vectors vectors) += over rows and positions of x[0 .. R) times dy.
+template <class T, int Vectors, int R>
 void tile(const T* x, int64_t line, int64_t step, const T* dy, int64_t filters, int64_t rows, int64_t q, T* dw,
           int64_t ld) {
     constexpr int W = lanes<T>;
-    Vec<T> c0[R], c1[R];
-    for (int i = 0; i < R; i++) c0[i] = load(dw + i * ld), c1[i] = load(dw + i * ld + W);
+    Vec<T> c[Vectors][R];
+    for (int v = 0; v < Vectors; v++)
+        for (int i = 0; i < R; i++) c[v][i] = load(dw + i * ld + v * W);
     for (int64_t row = 0; row < rows; row++) {
         const T* a = x + row * line;
         const T* b = dy + row * q * filters;
         for (int64_t j = 0; j < q; j++, a += step, b += filters) {
-            const Vec<T> b0 = load(b), b1 = load(b + W);
-            for (int i = 0; i < R; i++) {
-                c0[i] += a[i] * b0;
-                c1[i] += a[i] * b1;
-            }
+            Vec<T> of[Vectors];
+            for (int v = 0; v < Vectors; v++) of[v] = load(b + v * W);
+            for (int i = 0; i < R; i++)
+                for (int v = 0; v < Vectors; v++) c[v][i] += a[i] * of[v];
         }
     }
-    for (int i = 0; i < R; i++) store(dw + i * ld, c0[i]), store(dw + i * ld + W, c1[i]);
+    for (int v = 0; v < Vectors; v++)
+        for (int i = 0; i < R; i++) store(dw + i * ld + v * W, c[v][i]);
 }
 
-template <class T, int R = Block<T>::rows>
+template <class T, int Vectors, int R = Block<T, Vectors>::rows>
 void tile_of(int64_t count, const T* x, int64_t line, int64_t step, const T* dy, int64_t filters, int64_t rows,
              int64_t q, T* dw, int64_t ld) {
     if constexpr (R > 0) {
-        if (count == R) tile<T, R>(x, line, step, dy, filters, rows, q, dw, ld);
-        else tile_of<T, R - 1>(count, x, line, step, dy, filters, rows, q, dw, ld);
+        if (count == R) tile<T, Vectors, R>(x, line, step, dy, filters, rows, q, dw, ld);
+        else tile_of<T, Vectors, R - 1>(count, x, line, step, dy, filters, rows, q, dw, ld);
     }
+}
+
+// All tiles of (width, filters), while a slab lies in L2.
+template <class T, int Vectors>
+void add_slab(const Cut& cut, const T* x, int64_t step, const T* dy, int64_t rows, int64_t q, T* dw, int64_t ld) {
+    constexpr int R = Block<T, Vectors>::rows, columns = Block<T, Vectors>::columns;
+    for (int64_t k = 0; k < cut.filters; k += columns)
+        for (int64_t i = 0; i < cut.width; i += R)
+            tile_of<T, Vectors>(min_of<int64_t>(R, cut.width - i), x + i, cut.line, step, dy + k, cut.filters, rows, q,
+                                dw + i * ld + k, ld);
 }
 
 // One row of x, padded, as output row `row` and tap row r meet it; `to` has cut.line elements.
@@ -116,16 +131,15 @@ void copy_slopes(const T* dy, const std::uint8_t* positive, const ConvShape& s, 
 template <class T>
 void add_group(const T* x, const T* dy, const std::uint8_t* positive, const ConvShape& s, const Cut& cut, int64_t first,
                int64_t last, int64_t r, int64_t k0, T* room, T* dw, int64_t ld) {
-    constexpr int R = Block<T>::rows, columns = Block<T>::columns;
-    T* slopes = room + cut.slab_rows * cut.line;
+    T* room_for_slopes = room + cut.slab_rows * cut.line;
+    const bool as_it_lies = !positive && s.k == cut.filters;
     for (int64_t row = first; row < last; row += cut.slab_rows) {
         const int64_t rows = min_of(cut.slab_rows, last - row);
         for (int64_t i = 0; i < rows; i++) copy_line(x, s, cut, row + i, r, room + i * cut.line);
-        copy_slopes(dy, positive, s, cut.filters, row, rows, k0, slopes);
-        for (int64_t k = 0; k < cut.filters; k += columns)
-            for (int64_t i = 0; i < cut.width; i += R)
-                tile_of<T>(min_of<int64_t>(R, cut.width - i), room + i, cut.line, s.stride_w * s.c, slopes + k,
-                           cut.filters, rows, s.q, dw + i * ld + k, ld);
+        if (!as_it_lies) copy_slopes(dy, positive, s, cut.filters, row, rows, k0, room_for_slopes);
+        const T* slopes = as_it_lies ? dy + row * s.q * s.k : room_for_slopes;
+        if (cut.filters == lanes<T>) add_slab<T, 1>(cut, room, s.stride_w * s.c, slopes, rows, s.q, dw, ld);
+        else add_slab<T, 2>(cut, room, s.stride_w * s.c, slopes, rows, s.q, dw, ld);
     }
 }
 
@@ -155,7 +169,7 @@ void conv2d_backward_weight_cpu(const T* x, const T* dy, const std::uint8_t* pos
     });
 }
 
-#define NST_INSTANTIATE(T)                                                                                            \
+#define NST_INSTANTIATE(T) \
     template void conv2d_backward_weight_cpu<T>(const T*, const T*, const std::uint8_t*, const ConvShape&, T*);
 NST_INSTANTIATE(float)
 NST_INSTANTIATE(double)

@@ -19,14 +19,14 @@ struct NormShape {
     bool relu, given;  // given moments are constants: no gradient passes through them
 };
 
-#define NST_DECLARE_NORM(ns)                                                                                         \
-    namespace ns {                                                                                                   \
-    template <class T>                                                                                               \
-    void batch_norm_forward_cpu(const T* x, const T* scale, const T* shift, const NormShape& s, double* moments,     \
-                                T* y);                                                                               \
-    template <class T>                                                                                               \
-    void batch_norm_backward_cpu(const T* x, const T* dy, const T* scale, const T* shift, const double* moments,     \
-                                 const NormShape& s, T* dx, T* dscale, T* dshift); /* dx may be null: not wanted */  \
+#define NST_DECLARE_NORM(ns)                                                                                        \
+    namespace ns {                                                                                                  \
+    template <class T>                                                                                              \
+    void batch_norm_forward_cpu(const T* x, const T* scale, const T* shift, const NormShape& s, double* moments,    \
+                                T* y);                                                                              \
+    template <class T>                                                                                              \
+    void batch_norm_backward_cpu(const T* x, const T* dy, const T* scale, const T* shift, const double* moments,    \
+                                 const NormShape& s, T* dx, T* dscale, T* dshift); /* dx may be null: not wanted */ \
     }
 NST_FOR_EACH_ISA(NST_DECLARE_NORM)
 

@@ -85,7 +85,8 @@ void measure(const T* x, const NormShape& s, double* moments) {
         const int64_t count = min_of(most, s.positions - job * most);
         const T* from = x + job * most * k;
         T *means = rooms.get() + job * 2 * k, *squares = means + k;
-        sum_channels<T>(count, k, means, [&](int64_t p, int64_t c, auto tag) { return read<T>(from + p * k + c, tag); });
+        sum_channels<T>(count, k, means,
+                        [&](int64_t p, int64_t c, auto tag) { return read<T>(from + p * k + c, tag); });
         for (int64_t c = 0; c < k; c++) means[c] /= static_cast<T>(count);
         sum_channels<T>(count, k, squares, [&](int64_t p, int64_t c, auto tag) {
             const auto off = read<T>(from + p * k + c, tag) - read<T>(means + c, tag);
@@ -216,8 +217,8 @@ void batch_norm_backward_cpu(const T* x, const T* dy, const T* scale, const T* s
     });
 }
 
-#define NST_NORM(T)                                                                                                    \
-    template void batch_norm_forward_cpu<T>(const T*, const T*, const T*, const NormShape&, double*, T*);              \
+#define NST_NORM(T)                                                                                                   \
+    template void batch_norm_forward_cpu<T>(const T*, const T*, const T*, const NormShape&, double*, T*);             \
     template void batch_norm_backward_cpu<T>(const T*, const T*, const T*, const T*, const double*, const NormShape&, \
                                              T*, T*, T*);
 NST_NORM(float)
