@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from nstcore.faces.face import Face
@@ -26,12 +27,18 @@ class Verification:
     calibrated: bool
     compared: str
 
+    def to_json(self) -> dict[str, Any]:
+        """Give all fields as plain values."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class Match:
     """Who a face is: `name` is None for a stranger, whose nearest person is still told.
 
-    The other fields are those of `Verification`, for the nearest person.
+    face: where it is; None where only its encoding was given. nearest: the nearest person; None in an empty gallery,
+    where the distance is infinite. The other fields are those of `Verification`, for `name` or else for `nearest`:
+    where every person may have one face only, a face can have lost its nearest to another.
     """
 
     face: Face | None
@@ -45,6 +52,8 @@ class Match:
     compared: str
 
     def to_json(self) -> dict[str, Any]:
-        """Give all fields as plain values."""
+        """Give all fields as plain values; an infinite distance as None."""
         facts = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "face"}
+        if math.isinf(self.distance):
+            facts |= {"distance": None, "margin": None}
         return {**facts, "face": None if self.face is None else self.face.to_json()}

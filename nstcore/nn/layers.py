@@ -65,15 +65,27 @@ class Conv2d(Module):
 
 
 class Linear(Module):
-    """x W + b: (n, d) -> (n, k). weight: (d, k), bias: (k,)."""
+    """x W + b: (n, d) -> (n, k). weight: (d, k), bias: (k,); without `rng` zero, to be loaded."""
 
-    def __init__(self, inputs: int, outputs: int, *, rng: np.random.Generator) -> None:
-        self.weight = he_normal((inputs, outputs), inputs, rng)
+    def __init__(self, inputs: int, outputs: int, *, rng: np.random.Generator | None = None) -> None:
+        shape = (inputs, outputs)
+        self.weight = he_normal(shape, inputs, rng) if rng else Tensor(np.zeros(shape, np.float32), requires_grad=True)
         self.bias = Tensor(np.zeros(outputs, np.float32), requires_grad=True)
 
     def forward(self, x: Any) -> Any:
         """x: (n, d)."""
         return ops.matmul(x, self.weight) + self.bias
+
+
+class PReLU(Module):
+    """See `nstcore.ops.prelu`. slope: (c,), 0.25 to begin with, as its authors do."""
+
+    def __init__(self, channels: int) -> None:
+        self.slope = Tensor(np.full(channels, 0.25, np.float32), requires_grad=True)
+
+    def forward(self, x: Any) -> Any:
+        """x: (..., c)."""
+        return ops.prelu(x, self.slope)
 
 
 class MaxPool2d(Module):

@@ -25,16 +25,18 @@ from nstcore.ops.linear import l2_normalize, logistic_loss, matmul
 from nstcore.ops.norm import batch_norm, dropout
 from nstcore.ops.pairwise import nearest, pairwise_cosine, pairwise_inner, pairwise_sqdist
 from nstcore.ops.pool import avg_pool2d, max_pool2d
+from nstcore.ops.prelu import prelu
 from nstcore.ops.reduce import mean, sum
 from nstcore.ops.shaping import concat, getitem, pad, reshape, transpose
 from nstcore.ops.style import content_loss, normalize_channels, total_variation
 from nstcore.ops.triplet import TripletStats, batch_triplet_loss, triplet_loss, triplet_stats
+from nstcore.ops.warp import warp_affine
 
 __all__ = [
-    "OPS", "Case", "Kernel", "Op", "Tolerance", "TripletStats",
-    "absolute", "add", "avg_pool2d", "batch_norm", "batch_triplet_loss", "concat", "content_loss", "contrastive_loss",
-    "conv2d", "div", "dropout", "exp", "getitem", "gram", "l2_normalize", "log", "logistic_loss", "matmul",
-    "max_pool2d", "maximum", "mean", "mul", "nearest", "normalize_channels", "pad", "pairwise_cosine",
-    "pairwise_inner", "pairwise_sqdist", "power", "relu", "reshape", "sigmoid", "softplus", "sqrt", "style_loss",
-    "sub", "sum", "total_variation", "transpose", "triplet_loss", "triplet_stats",
+    "OPS", "Case", "Kernel", "Op", "Tolerance", "TripletStats", "absolute", "add", "avg_pool2d", "batch_norm",
+    "batch_triplet_loss", "concat", "content_loss", "contrastive_loss", "conv2d", "div", "dropout", "exp", "getitem",
+    "gram", "l2_normalize", "log", "logistic_loss", "matmul", "max_pool2d", "maximum", "mean", "mul", "nearest",
+    "normalize_channels", "pad", "pairwise_cosine", "pairwise_inner", "pairwise_sqdist", "power", "prelu", "relu",
+    "reshape", "sigmoid", "softplus", "sqrt", "style_loss", "sub", "sum", "total_variation", "transpose",
+    "triplet_loss", "triplet_stats", "warp_affine",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Pretrained weights: the file format, the files embedded in the package, and the converters.
 
 >>> available()
-['face_encoder', 'vgg16']
+['face_encoder', 'mtcnn', 'vgg16']
 >>> load(embedded("vgg16")).parameters
 14714688
 """

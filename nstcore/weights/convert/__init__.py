@@ -1,6 +1,6 @@
 """Converters from other formats to the weights file of nstcore; one file a source format.
 
-Of a VGG the convolutions are read (the dense head of a classifier is left out), of the face encoder all of it. No
+Of a VGG the convolutions are read (the dense head of a classifier is left out), of the networks for faces all. No
 converter runs code from the file, or trusts a size or path in it.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nstcore.errors import ArgumentError
 from nstcore.files import check_output
-from nstcore.weights.convert import dlib, keras, matconvnet, onnx, safetensors, torch
+from nstcore.weights.convert import dlib, keras, matconvnet, mtcnn, onnx, safetensors, torch
 from nstcore.weights.convert.source import (
     MAX_SOURCE_BYTES,
     Convolution,
@@ -36,6 +36,7 @@ _BY_SUFFIX: dict[str, Callable[[Path], Source | Network]] = {
     ".npz": keras.read_npz,
     ".mat": matconvnet.read,
     ".dat": dlib.read,
+    ".whl": mtcnn.read,
 }
 
 
@@ -47,13 +48,13 @@ def convert(
     dtype: str = "float16",
     origin: str | None = None,
 ) -> WeightsFile:
-    """Read a VGG-16, a VGG-19 or dlib's face encoder from another format and write it as a weights file.
+    """Read a VGG-16, a VGG-19, dlib's face encoder or MTCNN from another format and write it as a weights file.
 
     Args:
         source: .onnx, .pth or .pt (torchvision state dict), .safetensors (the same), .h5 or .npz (Keras),
-            .mat (MatConvNet), or .dat (dlib's face encoder).
+            .mat (MatConvNet), .dat (dlib's face encoder), or .whl (the wheel of facenet-pytorch, with MTCNN).
         output: the .npz to write; replaced if it is there.
-        architecture: "vgg16", "vgg19" or "face_encoder" to insist on one; None takes what the file holds.
+        architecture: "vgg16", "vgg19", "face_encoder" or "mtcnn" to insist on one; None takes what the file holds.
         dtype: "float16" (half the size, 5e-4 of relative feature error) or "float32" (exact).
         origin: where the source file came from, such as a package and its version; kept in the written file.
 
@@ -87,10 +88,10 @@ def convert(
 
 def _check_options(source: Path, output: Path, architecture: str | None, dtype: str) -> None:
     """Refuse, before the work, what could not succeed."""
-    from nstcore.models.face_layout import ARCHITECTURE
+    from nstcore.models import face_layout, mtcnn_layout
     from nstcore.models.vgg_layout import BLOCKS
 
-    known = (*BLOCKS, ARCHITECTURE)
+    known = (*BLOCKS, face_layout.ARCHITECTURE, mtcnn_layout.ARCHITECTURE)
     if architecture is not None and architecture not in known:
         raise ArgumentError(f"[weights convert] expects architecture {' or '.join(known)}, got {architecture!r}")
     if dtype not in ("float16", "float32"):

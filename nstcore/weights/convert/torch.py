@@ -31,6 +31,8 @@ from nstcore.weights.convert.source import (
 from nstcore.weights.npy import Array
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+#: what reading a damaged or foreign file raises
+DAMAGE = (ValueError, zipfile.BadZipFile, struct.error, EOFError, RuntimeError, OSError)
 _FEATURE = re.compile(r"features\.(\d{1,3})\.weight")
 
 
@@ -61,15 +63,20 @@ def read_state_dict(path: Path, *, prefix: str = "") -> dict[str, Array]:
     """
     try:
         with open(path, "rb") as file:
-            size = file.seek(0, 2)
-            if size > MAX_SOURCE_BYTES:
-                raise ValueError(f"is {size} bytes long, the limit is {MAX_SOURCE_BYTES}")
-            file.seek(0)
-            signature = file.read(4)
-            file.seek(0)
-            return (_read_zip if signature == b"PK\x03\x04" else _read_legacy)(file, prefix)
-    except (ValueError, zipfile.BadZipFile, struct.error, EOFError, RuntimeError, OSError) as error:
+            return parse_state_dict(file, prefix=prefix)
+    except DAMAGE as error:
         raise unreadable(path, str(error)) from error
+
+
+def parse_state_dict(file: BinaryIO, *, prefix: str = "") -> dict[str, Array]:
+    """Read the tensors of a state dict from an open file; one of `DAMAGE`, with the reason, if it is not sound."""
+    size = file.seek(0, 2)
+    if size > MAX_SOURCE_BYTES:
+        raise ValueError(f"is {size} bytes long, the limit is {MAX_SOURCE_BYTES}")
+    file.seek(0)
+    signature = file.read(4)
+    file.seek(0)
+    return (_read_zip if signature == b"PK\x03\x04" else _read_legacy)(file, prefix)
 
 
 def _tensors(tree: object, prefix: str, read: Callable[[state_dict.Storage], Array]) -> dict[str, Array]:

@@ -1,0 +1,139 @@
+"""From a face in a picture to the chip that the encoder takes: upright, centred, of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nstcore import images, ops
+from nstcore.autograd import Tensor
+from nstcore.errors import ArgumentError, ShapeError
+from nstcore.faces.face import Face
+from nstcore.ops._op import whole
+
+Array = NDArray[Any]
+Matrix = NDArray[np.float64]
+
+CHIP = 150  # the encoder's; a test compares them, since importing the models takes longer than this whole package
+#: where the five landmarks shall lie in a chip of 150 × 150 pixels, counted from its upper left corner
+TEMPLATE = np.array([(47.6, 44.8), (102.4, 44.8), (75.0, 77.1), (49.5, 104.3), (100.5, 104.3)])
+
+
+def align(image: Any, face: Face | Sequence[Face], size: int = CHIP) -> Any:
+    """Cut faces out of a picture so that eyes, nose and mouth lie where the encoder expects them.
+
+    Args:
+        image: the picture that the face was found in, as `nstcore.images.load` takes it; or a `Tensor` (h, w, 3) of RGB
+            in [0, 1], through which gradients flow.
+        face: one face, or several.
+        size: side of the chip, in pixels.
+
+    Returns:
+        RGB in [0, 1], black where the picture ends: float32 (size, size, 3) for one face, (n, size, size, 3) for
+        several; a tensor of its own type for a tensor.
+
+    Raises:
+        ImageError, ShapeError, DTypeError, ArgumentError: what `nstcore.images.load` refuses, or landmarks that all lie
+        in one place.
+
+    >>> from nstcore.faces import Face
+    >>> face = Face((0, 0, 150, 150), TEMPLATE.astype(np.float32), 1.0)
+    >>> align(np.zeros((150, 150, 3), np.uint8), [face, face]).shape
+    (2, 150, 150, 3)
+    """
+    picture, side = _picture(image), whole("align", "a size", size)
+    if side < 1:
+        raise ArgumentError(f"[align] expects a size of at least 1, got {side}")
+    one = isinstance(face, Face)
+    faces = [face] if isinstance(face, Face) else list(face)
+    chips = [_chip(picture, similarity(_landmarks(f), TEMPLATE * (side / CHIP)), side) for f in faces]
+    if not chips:
+        return np.zeros((0, side, side, 3), picture.dtype)
+    return chips[0][0] if one else ops.concat(chips)
+
+
+def jittered(image: Any, face: Face, count: int, *, seed: int = 0, size: int = CHIP) -> Any:
+    """`count` chips of one face, each turned, scaled and moved a little: (count, size, size, 3).
+
+    Turns are normal with a deviation of 3°, scales of 3 %, shifts of 1.5 % of the chip's side; every second chip is
+    mirrored. The same seed gives the same chips. Arguments and errors as `align`.
+    """
+    picture, side = _picture(image), whole("align", "a size", size)
+    rng = np.random.default_rng(seed)
+    base = similarity(_landmarks(face), TEMPLATE * (side / CHIP))
+    chips = []
+    for index in range(whole("align", "a count", count)):
+        turn, growth = rng.normal(0, np.deg2rad(3)), np.exp(rng.normal(0, 0.03))
+        shift = rng.normal(0, 0.015 * side, 2)
+        rotation = growth * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        centre = np.full(2, side / 2)
+        matrix = rotation @ base
+        matrix[:, 2] += centre + shift - rotation @ centre
+        if index % 2:
+            matrix = np.array([[-1.0, 0, side], [0, 1, 0]]) @ np.vstack([matrix, [0, 0, 1]])
+        chips.append(_chip(picture, matrix, side))
+    return ops.concat(chips) if chips else np.zeros((0, side, side, 3), picture.dtype)
+
+
+def similarity(source: Array, target: Array) -> Matrix:
+    """The turn, scale and shift, (2, 3), that brings points closest to others: min Σ ‖A · (x, y, 1) − target‖².
+
+    source, target: (n, 2). No mirror image is ever taken.
+    Source: Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", IEEE TPAMI 1991.
+
+    >>> similarity(np.array([[0.0, 0], [1, 0]]), np.array([[1.0, 1], [1, 3]])).round(9) + 0.0
+    array([[ 0., -2.,  1.],
+           [ 2.,  0.,  1.]])
+    """
+    from_mean, to_mean = source.mean(axis=0), target.mean(axis=0)
+    a, b = (points.astype(np.float64) - mean for points, mean in ((source, from_mean), (target, to_mean)))
+    spread = np.sum(a**2)
+    if not spread > 0:
+        raise ArgumentError(f"[align] expects landmarks in different places, got {source.tolist()}")
+    # In the plane the best rotation and scale are one complex number: the projection of the targets on the points.
+    real, imaginary = np.sum(a * b) / spread, np.sum(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / spread
+    linear = np.array([[real, -imaginary], [imaginary, real]])
+    return np.column_stack([linear, to_mean - linear @ from_mean])
+
+
+def _landmarks(face: Face) -> Array:
+    points = np.asarray(face.landmarks, np.float64)
+    if points.shape != (5, 2) or not np.isfinite(points).all():
+        raise ShapeError(f"[align] expects landmarks (5, 2) of finite numbers, got {points.shape}")
+    return points
+
+
+def _picture(image: Any) -> Any:
+    if not isinstance(image, Tensor):
+        return images.load(image)
+    if len(image.shape) != 3 or image.shape[2] != 3:
+        raise ShapeError(f"[align] expects a tensor (h, w, 3), got {image.shape}")
+    return image
+
+
+def _chip(picture: Any, matrix: Matrix, side: int) -> Any:
+    """The chip (1, side, side, 3) that `matrix` maps the picture's pixels to.
+
+    A face larger than the chip is first shrunk by averaging whole squares of pixels, as far as it stays at least as
+    large as the chip: bilinear values of a picture that is not shrunk would skip pixels.
+    """
+    inverse = np.linalg.inv(matrix[:, :2])
+    back = np.column_stack([inverse, -inverse @ matrix[:, 2]])
+    corners = back @ np.array([[0, side, 0, side], [0, 0, side, side], [1, 1, 1, 1]])
+    step = max(1, int(np.sqrt(abs(np.linalg.det(inverse)))))
+    low = np.floor(corners.min(axis=1)).astype(int) - 2 * step
+    high = np.ceil(corners.max(axis=1)).astype(int) + 2 * step
+    (left, top), (right, bottom) = np.maximum(low, 0), np.minimum(high, (picture.shape[1], picture.shape[0]))
+    right, bottom = (first + max(0, last - first) // step * step for first, last in ((left, right), (top, bottom)))
+    if right <= left or bottom <= top:
+        return ops.warp_affine(np.zeros((1, 0, 0, 3), picture.dtype), back, side)
+    part = picture[None, top:bottom, left:right]
+    if step > 1:
+        part = ops.avg_pool2d(part, step)
+    back = (back - np.array([[0, 0, left], [0, 0, top]])) / step
+    chip = ops.warp_affine(part, back, side)
+    # the weights of a mean, rounded, may add up to a little more than 1
+    return chip if isinstance(chip, Tensor) else np.clip(chip, 0, 1, out=chip)

@@ -1,0 +1,98 @@
+"""From a picture to the encodings of its faces: detect, align, encode."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nstcore import images
+from nstcore.errors import ArgumentError, NoFaceError, SeveralFacesError
+from nstcore.faces.align import align, jittered
+from nstcore.faces.detect import MIN_SIZE, THRESHOLDS, detect
+from nstcore.faces.encoder import Encoder, check_jitter, load_encoder
+from nstcore.faces.face import Face
+
+Encoded = tuple[Face, NDArray[np.float32]]
+
+#: The detector's own last threshold, 0.7, lets hair, hands and folds of cloth pass; faces that can be recognised
+#: score higher, see docs/guide.
+MIN_SCORE = 0.9
+
+
+def encode_faces(
+    image: images.Source, *, encoder: Encoder | None = None, flip: bool = False, jitter: int = 0, seed: int = 0,
+    min_size: float = MIN_SIZE, min_score: float = MIN_SCORE, max_faces: int | None = None,
+    max_pixels: int = images.MAX_PIXELS,
+) -> list[Encoded]:
+    """The faces of a picture and their encodings (128,), the largest face first; none gives an empty list.
+
+    Args:
+        image: as `nstcore.images.load` takes it.
+        encoder: another one than the package's.
+        flip, jitter, seed: as `Encoder.encode`; jittered copies are cut from the picture itself.
+        min_size, max_faces, max_pixels: as `detect`.
+        min_score: the probability that the detector must give a face, in [0, 1].
+
+    Raises `ImageError`, `ShapeError`, `DTypeError` for what is no picture, `ArgumentError`.
+
+    >>> encode_faces(np.zeros((100, 100, 3), np.uint8))
+    []
+    """
+    copies = check_jitter(jitter, flip)
+    if not 0 <= min_score <= 1:
+        raise ArgumentError(f"[faces] expects min_score in [0, 1], got {min_score!r}")
+    picture = images.load(image, max_pixels=max_pixels)
+    passed = (*THRESHOLDS[:2], min_score)
+    faces = detect(picture, min_size=min_size, thresholds=passed, max_faces=max_faces, max_pixels=max_pixels)
+    encoder = encoder or load_encoder()
+    if not faces:
+        return []
+    if not copies:
+        return list(zip(faces, encoder.encode(align(picture, faces), flip=flip), strict=True))
+    return [(f, encoder.mean(*encoder.encode(jittered(picture, f, copies, seed=seed)))) for f in faces]
+
+
+def encode_one(image: images.Source, *, task: str = "faces", name: str | None = None, **options: Any) -> Encoded:
+    """The one face of a picture and its encoding.
+
+    task: the operation that errors name. name: what errors call the picture; by default its file.
+    options: as `encode_faces`.
+
+    Raises:
+        NoFaceError: no face was found. SeveralFacesError: more than one was; the message has their boxes.
+        What `encode_faces` raises.
+    """
+    called = name or picture_name(image)
+    found = encode_faces(image, **options)
+    if not found:
+        size, score = options.get("min_size", MIN_SIZE), options.get("min_score", MIN_SCORE)
+        limits = f"of at least {size:g} pixels that the detector is {score:.0%} sure of"
+        raise NoFaceError(f"[{task}] {called}: expects one face, found none {limits}")
+    if len(found) > 1:
+        boxes = ", ".join(box_text(face) for face, _ in found[:8]) + (", ..." if len(found) > 8 else "")
+        error = SeveralFacesError(
+            f"[{task}] {called}: expects one face, found {len(found)}, from the largest: {boxes} "
+            "(left, top, right, bottom); cut the picture around one of them"
+        )
+        error.faces = tuple(face for face, _ in found)
+        raise error
+    return found[0]
+
+
+def box_text(face: Face) -> str:
+    """The box in whole pixels.
+
+    >>> box_text(Face((1.2, 2.0, 30.7, 40.4), np.zeros((5, 2), np.float32), 1.0))
+    '(1, 2, 31, 40)'
+    """
+    return "({}, {}, {}, {})".format(*(round(value) for value in face.box))
+
+
+def picture_name(image: images.Source) -> str:
+    """The file that a picture came from, as far as it is known."""
+    if isinstance(image, (str, os.PathLike)):
+        return os.fspath(image)
+    return str(getattr(image, "filename", None) or getattr(image, "name", None) or "the picture")

@@ -1,0 +1,51 @@
+"""Are two pictures of one person?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nstcore import images
+from nstcore.faces.answers import Verification
+from nstcore.faces.decide import chosen_threshold, verification
+from nstcore.faces.encoder import Encoder, load_encoder
+from nstcore.faces.pipeline import encode_one, picture_name
+
+
+def verify(
+    image_a: images.Source, image_b: images.Source, threshold: float | None = None, *,
+    encoder: Encoder | None = None, **options: Any,
+) -> Verification:
+    """Whether two pictures, each with one face, show the same person.
+
+    Args:
+        image_a, image_b: as `nstcore.images.load` takes them.
+        threshold: the largest Euclidean distance of one person's encodings; None takes the encoder's own.
+        encoder: another one than the package's.
+        options: `flip`, `jitter`, `seed`, `min_size`, `min_score`, `max_pixels`, as `encode_faces`.
+
+    Raises:
+        NoFaceError, SeveralFacesError: a picture without a face, or with several; the message names the file.
+        ImageError, ShapeError, DTypeError, ArgumentError: what is no picture, or an option outside its range.
+
+    Example:
+        >>> from nstcore.demo import picture_path
+        >>> answer = verify(picture_path("astronaut"), picture_path("astronaut"))
+        >>> answer.same, answer.distance, answer.calibrated
+        (True, 0.0, False)
+    """
+    encoder = encoder or load_encoder()
+    limit = chosen_threshold(encoder.calibration, threshold)
+    names = [_name(image, which) for image, which in ((image_a, "first"), (image_b, "second"))]
+    a, b = (
+        encode_one(image, task="verify", name=name, encoder=encoder, **options)[1].astype(np.float64)
+        for image, name in zip((image_a, image_b), names, strict=True)
+    )
+    distance = float(np.linalg.norm(a - b))
+    return verification(distance, encoder.calibration, threshold=limit, compared=names[1])
+
+
+def _name(image: images.Source, which: str) -> str:
+    name = picture_name(image)
+    return f"the {which} picture" if name == "the picture" else name
