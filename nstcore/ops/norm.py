@@ -8,7 +8,7 @@ import numpy as np
 
 from nstcore.autograd.engine import Context, apply
 from nstcore.backend.memory import empty
-from nstcore.errors import ArgumentError, DTypeError, ShapeError
+from nstcore.errors import ArgumentError, ShapeError
 from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register, whole
 from nstcore.ops.elementwise import float_operand, operand
 

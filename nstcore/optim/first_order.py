@@ -132,7 +132,7 @@ class AdamW(Adam):
     """Adam whose weight decay acts on the parameter itself, not through the moments: θ ← θ − η λ θ before the step.
 
     Only weights decay: parameters with one axis (biases, scales, shifts) do not.
-    Source: Loshchilov, Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2 (λ times η, as is usual).
+    Source: Loshchilov, Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2 (with η λ).
     """
 
     def __init__(
