@@ -43,12 +43,12 @@ def torch_step(torch: Any, images: np.ndarray, labels: np.ndarray, ours: Ours, c
     parts: list[Any] = []
     for c, k in zip((3, 16, 32, 64), (16, 32, 64, 128), strict=True):
         parts += [nn.Conv2d(c, k, 3, padding=1, bias=False), nn.BatchNorm2d(k), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
-    net = nn.Sequential(*parts, nn.Flatten(), nn.Linear(2048, 128, bias=False))
+    net = nn.Sequential(*parts, nn.Flatten(), nn.Linear(2048, 128, bias=False), nn.BatchNorm1d(128))
     with torch.no_grad():
         for i, layer in enumerate(ours.net.convolutions):
             parts[4 * i].weight.copy_(torch.from_numpy(layer.weight.data.transpose(0, 3, 1, 2).copy()))
         matrix = ours.net.projection.weight.data.reshape(128, 4, 4, 128).transpose(0, 3, 1, 2).reshape(128, 2048)
-        net[-1].weight.copy_(torch.from_numpy(matrix.copy()))
+        net[-2].weight.copy_(torch.from_numpy(matrix.copy()))
     x = torch.from_numpy(((images - 0.5) / 0.25).transpose(0, 3, 1, 2).copy())
     if channels_last:
         net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)

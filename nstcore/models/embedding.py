@@ -24,13 +24,14 @@ LEAST_SIDE, MOST_SIDE, MOST_SIZE = 16, 256, 4096
 
 
 class EmbeddingNet(Module):
-    """Four blocks of convolution, batch normalisation with ReLU and max pool, a matrix, and rows of length 1.
+    """Four blocks of convolution, batch normalisation with ReLU and max pool; a matrix, normalised; rows of length 1.
 
     chips (n, side, side, 3) in [0, 1] -> encodings (n, size) on the unit sphere. Distances between encodings are
     Euclidean, from 0 to 2. `threshold` is the distance up to which two pictures count as one class's; None until
     training has chosen it.
     Source: Schroff, Kalenichenko, Philbin, "FaceNet", CVPR 2015, section 3 (embedding); Koch, Zemel, Salakhutdinov,
-    "Siamese Neural Networks for One-shot Image Recognition", 2015, figure 4 (depth and widths, halved).
+    "Siamese Neural Networks for One-shot Image Recognition", 2015, figure 4 (depth); Luo et al., "Bag of Tricks
+    and a Strong Baseline for Deep Person Re-identification", CVPRW 2019, section 3.5 (normalised features).
     """
 
     def __init__(self, size: int = 128, side: int = 64, *, seed: int = 0, dtype: DTypeLike = np.float32) -> None:
@@ -49,6 +50,9 @@ class EmbeddingNet(Module):
         self.norms = [BatchNorm(k, activation="relu") for k in FILTERS]
         # A matrix as a 1 x 1 convolution: our own kernels, which do not depend on the number of threads.
         self.projection = Conv2d(features(self.side), self.size, 1, bias=False, rng=rng)
+        # Features behind a ReLU are all positive, so without a normalisation all encodings start at nearly one point,
+        # where the hardest triplets keep them: the gradient of a collapsed batch vanishes.
+        self.spread = BatchNorm(self.size)
         self.threshold: float | None = None
         self._pool = MaxPool2d(2)
         self.astype(dtype)
@@ -115,7 +119,7 @@ class EmbeddingNet(Module):
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = self._pool(norm(convolution(x)))
         z = self.projection(ops.reshape(x, (len(x), 1, 1, -1)))
-        return ops.l2_normalize(ops.reshape(z, (len(x), self.size)))
+        return ops.l2_normalize(self.spread(ops.reshape(z, (len(x), self.size))))
 
 
 def embedding_net(
