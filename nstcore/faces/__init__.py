@@ -9,13 +9,20 @@ from __future__ import annotations
 # Pillow are loaded when they are first needed.
 from nstcore.faces.align import align, jittered
 from nstcore.faces.answers import Match, Verification
+from nstcore.faces.augment import Augmentation
 from nstcore.faces.calibration import Calibration
 from nstcore.faces.detect import detect
 from nstcore.faces.encoder import Encoder, encode, load_encoder
 from nstcore.faces.face import Face
+from nstcore.faces.head import VerificationHead, load_head
+from nstcore.faces.oneshot import OneShot, one_shot
+from nstcore.faces.sampler import Sampler
+from nstcore.faces.train import Trained, train_encoder
+from nstcore.faces.train_settings import TrainSettings
 from nstcore.faces.verify import verify
 
 __all__ = [
-    "Calibration", "Encoder", "Face", "Match", "Verification", "align", "detect", "encode", "jittered", "load_encoder",
-    "verify",
+    "Augmentation", "Calibration", "Encoder", "Face", "Match", "OneShot", "Sampler", "TrainSettings", "Trained",
+    "Verification", "VerificationHead", "align", "detect", "encode", "jittered", "load_encoder", "load_head",
+    "one_shot", "train_encoder", "verify",
 ]  # fmt: skip

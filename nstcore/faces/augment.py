@@ -43,7 +43,7 @@ def augment(pictures: NDArray[np.uint8], how: Augmentation, rng: np.random.Gener
         raise ShapeError(f"[augment] expects pictures as uint8 (n, h, w, c), got {pictures.dtype} {pictures.shape}")
     n, height, width, _ = pictures.shape
     draw = rng.uniform(-1, 1, (5, n)).astype(np.float32)
-    mirrored = rng.random(n) < 0.5 if how.flip else np.zeros(n, bool)
+    mirrored = np.logical_and(rng.random(n) < 0.5, how.flip)
     factor = 1 + how.scale * draw[2]
     x = pictures.astype(np.float32)
     if how.shift or how.scale:
@@ -55,7 +55,8 @@ def augment(pictures: NDArray[np.uint8], how: Augmentation, rng: np.random.Gener
     offset = how.light * draw[4] + 0.5 * (1 - 255 * contrast)
     x *= contrast[:, None, None, None]
     x += offset[:, None, None, None]
-    return np.ascontiguousarray(np.clip(x, 0, 1, out=x))
+    np.clip(x, 0, 1, out=x)
+    return np.ascontiguousarray(x)
 
 
 def _resampled(x: Floats, shift: Floats, factor: Floats, mirrored: NDArray[np.bool_]) -> Floats:
@@ -68,8 +69,7 @@ def _resampled(x: Floats, shift: Floats, factor: Floats, mirrored: NDArray[np.bo
     low = np.minimum(at.astype(np.intp), max(0, size - 2))
     part = (at - low).astype(np.float32)[:, :, None, None]
     rows = np.arange(len(x))[:, None]
-    first = x[rows, low]
-    second = x[rows, np.minimum(low + 1, size - 1)]
+    first, second = x[rows, low], np.asarray(x[rows, np.minimum(low + 1, size - 1)])
     second -= first
     second *= part
     second += first

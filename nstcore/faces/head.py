@@ -125,7 +125,7 @@ class VerificationHead(Module):
 
     def _phi(self, a: Array, b: Array) -> Array:
         off = np.abs(a - b)
-        return off if self.form == "absolute" else off * off / (np.abs(a) + np.abs(b) + EPS)
+        return np.asarray(off if self.form == "absolute" else off * off / (np.abs(a) + np.abs(b) + EPS))
 
     def save(self, path: str | Path, **meta: Any) -> None:
         """Write the head with its digests; `meta` (such as the encoder's digest) is stored beside it."""

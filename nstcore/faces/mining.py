@@ -69,7 +69,8 @@ def triplet_loss(z: Tensor, labels: Array, margin: float, mining: str, reduction
     if mining in BY_DISTANCE:
         return ops.batch_triplet_loss(z, labels, margin, mining, reduction)
     draw = distance_weighted_triplets(z.data, labels, rng) if mining == BY_CHANCE[0] else random_triplets(labels, rng)
-    return ops.triplet_loss(*(z[index] for index in draw), margin=margin, reduction=reduction)
+    anchor, positive, negative = (z[index] for index in draw)
+    return ops.triplet_loss(anchor, positive, negative, margin, reduction)
 
 
 def pairs_of(labels: Array, rng: np.random.Generator) -> tuple[Indices, Indices, NDArray[np.bool_]]:

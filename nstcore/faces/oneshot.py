@@ -78,7 +78,7 @@ def one_shot(
     order = np.argsort(person, kind="stable")
     groups = np.split(order, np.cumsum(count)[:-1])
     for query in np.flatnonzero(count[person] > 1):
-        right[person[query]].append(_expected(distances[query], groups, person[query], query, n))
+        right[person[query]].append(_expected(distances[query], groups, int(person[query]), int(query), n))
     each = np.array([np.mean(r) for r in right if r])
     weight = np.array([len(r) for r in right if r], np.float64)
     chosen = np.random.default_rng(seed).integers(0, len(each), (resamples, len(each)))
@@ -106,4 +106,4 @@ def _mean_of_products(p: Floats, size: int) -> Floats:
     for m in range(1, p.shape[1] + 1):
         share = np.minimum(k / m, 1)
         mean[1:] = (1 - share) * mean[1:] + share * mean[:-1] * p[:, m - 1]
-    return mean[size]
+    return np.asarray(mean[size])

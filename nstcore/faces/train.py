@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nstcore import models
 from nstcore.backend.memory import reuse
 from nstcore.errors import ArgumentError, NonFiniteError
+from nstcore.faces.align import CHIP
 from nstcore.faces.head import VerificationHead
 from nstcore.faces.photos import Photos, from_arrays, read_folder
 from nstcore.faces.sampler import Sampler
@@ -89,7 +89,7 @@ def train_encoder(
         raise ArgumentError(f"[train] has no choice {unknown[0]!r}; it has {', '.join(TrainSettings.names())}")
     settings = TrainSettings(**choices)
     net = _network(start, last, size, side, settings.seed)
-    edge = net.side if isinstance(net, models.EmbeddingNet) else 150
+    edge = net.side if hasattr(net, "side") else CHIP
     photos = _photos(data, labels, edge, align, progress)
     train, held = split_people(photos, settings)
     sampler = Sampler(photos.labels[train], settings.people, settings.photos, settings.seed)
@@ -128,7 +128,7 @@ class _Run:
         self.net, self.photos, self.held, self.sampler, self.settings = net, photos, held, sampler, settings
         self.checkpoint, self.callback = checkpoint, callback
         self.inputs: Any
-        if isinstance(net, models.EmbeddingNet):
+        if hasattr(net, "side"):  # the small network learns from pictures, the large one from frozen layers' features
             self.inputs = Pictures(net, photos.pictures)
         else:
             mirrored = photos.pictures[:, :, ::-1]
@@ -201,7 +201,7 @@ class _Run:
         save_state(str(self.checkpoint), self.trainer, self.best, self.facts)
 
     def _resume(self, path: str | Path) -> None:
-        self.best = load_state(path, self.trainer, self.facts)
+        best = load_state(path, self.trainer, self.facts)
         self.scores, self.best_step, self.looks_since = self.before, 0, 0
         current = self._weights()
         for row in self.trainer.rows:
@@ -247,6 +247,8 @@ class _Subset:
 
 
 def _network(start: str | Path, last: int, size: int, side: int, seed: int) -> Any:
+    from nstcore import models
+
     if start == "scratch":
         return models.embedding_net(size, side, seed=seed)
     if start == "fine-tune":

@@ -24,6 +24,7 @@ from nstcore.nn.module import Module
 
 Array = NDArray[Any]
 ARCHITECTURE = "training"
+KEPT = "the state before it stays"
 
 
 class Inputs(Protocol):
@@ -121,8 +122,9 @@ class Trainer:
         start, s = time.perf_counter(), self.settings
         self.optimizer.learning_rate = optim.cosine_schedule(s.learning_rate, self.steps, s.steps, s.warm_up, 0.01)
         before = {name: b.copy() for name, b in self.net.named_buffers()}
+        seen: dict[str, Any] = {}
         rng, index = np.random.default_rng((s.seed, 2, self.steps)), self.sampler.batch(self.steps)
-        labels, seen = self.labels[index], {}
+        labels = self.labels[index]
         self.net.train()
 
         def closure() -> float:

@@ -94,7 +94,7 @@ def _norm(
     y = (x - mean) / root * scale + shift
     ctx.save(x, scale, shift)
     ctx.extra = (mean, root)
-    return np.maximum(y, 0) if relu else y
+    return np.asarray(np.maximum(y, 0) if relu else y)
 
 
 def _norm_back(
