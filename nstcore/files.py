@@ -14,7 +14,7 @@ from nstcore.errors import OutputError
 PathLike = str | os.PathLike[str]
 
 
-def atomic_write(path: PathLike, write: Callable[[BinaryIO], object]) -> None:
+def atomic_write(path: PathLike, write: Callable[[BinaryIO], object], *, private: bool = False) -> None:
     """Write a file through `write(stream)`; whatever goes wrong, the path keeps what it had.
 
     The bytes go to a temporary file in the same folder, reach the disk, and only then take the name.  A new
@@ -24,6 +24,7 @@ def atomic_write(path: PathLike, write: Callable[[BinaryIO], object]) -> None:
     Args:
         path: where the file shall be; its folder exists.
         write: is called once with a seekable binary stream.
+        private: the file shall be for its owner alone (mode 0600), whatever the umask and a replaced file say.
 
     Raises:
         OutputError: the folder or the disk refuses; other errors of `write` itself pass through.
@@ -35,13 +36,13 @@ def atomic_write(path: PathLike, write: Callable[[BinaryIO], object]) -> None:
     """
     target = _regular_target(path)
     try:
-        temporary, stream = _open_temporary(target)
+        temporary, stream = _open_temporary(target, 0o600 if private else 0o666)
         try:
             with stream:
                 write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            if target.exists():
+            if target.exists() and not private:
                 temporary.chmod(stat.S_IMODE(target.stat().st_mode) & 0o777)
             os.replace(temporary, target)
         except BaseException:
@@ -100,9 +101,9 @@ def _regular_target(path: PathLike) -> Path:
     return target
 
 
-def _open_temporary(target: Path) -> tuple[Path, BinaryIO]:
+def _open_temporary(target: Path, mode: int = 0o666) -> tuple[Path, BinaryIO]:
     """A new hidden file beside the target, short-named so that any legal target name is possible."""
     temporary = target.with_name(f".nst-{secrets.token_hex(8)}.tmp")
     # 0o666 is what open() asks for: the kernel takes the umask away.
-    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
     return temporary, os.fdopen(handle, "w+b")

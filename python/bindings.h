@@ -9,6 +9,8 @@ void bind_memory(pybind11::module_& m);
 void bind_conv(pybind11::module_& m);
 void bind_pool(pybind11::module_& m);
 void bind_norm(pybind11::module_& m);
+void bind_prelu(pybind11::module_& m);
+void bind_area(pybind11::module_& m);
 void bind_gram(pybind11::module_& m);
 void bind_style(pybind11::module_& m);
 void bind_pairwise(pybind11::module_& m);

@@ -42,6 +42,8 @@ PYBIND11_MODULE(_native, m) {
     nst::bind_pool(m);
     nst::bind_norm(m);
     nst::bind_gram(m);
+    nst::bind_prelu(m);
+    nst::bind_area(m);
     nst::bind_style(m);
     nst::bind_pairwise(m);
     nst::bind_triplet(m);

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 import nstcore
-from nstcore.cli import demo, doctor, operations, style, weights
+from nstcore.cli import demo, doctor, faces, operations, style, weights
 
 
 class Escape(Exception):
@@ -50,6 +50,7 @@ app.command("style")(style.style)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("ops")(operations.operations)
+app.add_typer(faces.app, name="faces")
 app.add_typer(weights.app, name="weights")
 
 

@@ -94,7 +94,10 @@ def verify(
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Argument(help=".onnx, .pth, .pt, .safetensors, .h5, .npz (Keras), .mat, .dat (dlib) or .whl (facenet-pytorch) file.")
+        Path,
+        typer.Argument(
+            help=".onnx, .pth, .pt, .safetensors, .h5, .npz (Keras), .mat, .dat (dlib) or .whl (facenet-pytorch) file."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .npz to write.")],
     dtype: Annotated[str, typer.Option(help="float16 (half the size) or float32 (exact).")] = "float16",

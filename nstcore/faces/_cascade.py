@@ -43,7 +43,7 @@ def run(
     """
     if min(levels.shape[:2]) * (WINDOW / min_size) < WINDOW:
         return _nothing()
-    means = AreaMeans(levels)
+    means = AreaMeans(levels, *_pixel_range(nets))
     with no_grad():
         boxes = _propose(means, min_size, thresholds[0], nets.pnet)
         boxes, scores, offsets, _ = _judge(means, boxes, thresholds[1], nets.rnet)
@@ -75,7 +75,7 @@ def _propose(means: AreaMeans, min_size: float, threshold: float, net: Net) -> F
     """Square boxes of everything that P-Net takes for a face, at every scale."""
     found: list[tuple[Floats, Floats, Floats]] = []
     for scale in _scales(min(means.height, means.width), min_size):
-        level = _normalized(means.resized(int(means.height * scale + 1), int(means.width * scale + 1)))
+        level = means.resized(int(means.height * scale + 1), int(means.width * scale + 1))
         scores, offsets, places = _look_everywhere(level, threshold, net)
         corner = places[:, ::-1].astype(np.float32) * np.float32(PROPOSAL_STRIDE) + np.float32(1)
         ends = corner + np.float32(WINDOW - 1)
@@ -92,14 +92,14 @@ def _look_everywhere(level: Floats, threshold: float, net: Net) -> tuple[Floats,
 
     The level is cut into strips of rows, with the rows between two strips in both: memory stays bounded, and small.
     """
-    height, width = level.shape[:2]
-    rows = -(-(height - 2) // 2) - 4  # of windows
+    height, width = level.shape[1:3]
+    rows = -(-height // PROPOSAL_STRIDE) - 5  # of windows
     step = max(1, _STRIP // (PROPOSAL_STRIDE * width))
     found = []
     for first in range(0, rows, step):
         last = min(first + step, rows)
         pixels = slice(first * PROPOSAL_STRIDE, (last - 1) * PROPOSAL_STRIDE + WINDOW)
-        probability, offsets, _ = net(level[None, pixels])
+        probability, offsets, _ = net(level[:, pixels])
         above = probability.data[0, ..., 0] >= threshold
         places = np.argwhere(above)
         places[:, 0] += first
@@ -108,9 +108,7 @@ def _look_everywhere(level: Floats, threshold: float, net: Net) -> tuple[Floats,
     return scores, offsets, places
 
 
-def _judge(
-    means: AreaMeans, boxes: Floats, threshold: float, net: Net
-) -> tuple[Floats, Floats, Floats, Floats | None]:
+def _judge(means: AreaMeans, boxes: Floats, threshold: float, net: Net) -> tuple[Floats, Floats, Floats, Floats | None]:
     """Boxes that the network takes for faces, with their scores, offsets and, from O-Net, landmarks."""
     pixels = inside(boxes, means.width, means.height)
     visible = (pixels[:, 2] > pixels[:, 0]) & (pixels[:, 3] > pixels[:, 1])
@@ -118,7 +116,7 @@ def _judge(
     found: list[tuple[Any, ...]] = []
     for start in range(0, max(len(boxes), 1), _BATCH):
         part = slice(start, start + _BATCH)
-        probability, offsets, points = net(_normalized(means.windows(pixels[part], net.side)))
+        probability, offsets, points = net(means.windows(pixels[part], net.side))
         above = probability.data[:, 0] > threshold
         results = (boxes[part], probability.data[:, 0], offsets.data, *([] if points is None else [points.data]))
         found.append(tuple(array[above] for array in results))
@@ -126,8 +124,7 @@ def _judge(
     return boxes, scores, offsets, rest[0] if rest else None
 
 
-def _normalized(x: Floats) -> Floats:
-    """Values in 0–255 as the networks take them, in place."""
-    x -= np.float32(127.5)
-    x *= np.float32(1 / 128)
-    return x
+def _pixel_range(nets: MTCNN) -> tuple[float, float]:
+    """Shift and scale that turn values in 0–255 into what the networks take."""
+    how = nets.preprocessing
+    return how["mean"][0], 1 / how["std"][0]

@@ -82,7 +82,7 @@ def similarity(source: Array, target: Array) -> Matrix:
     """The turn, scale and shift, (2, 3), that brings points closest to others: min Σ ‖A · (x, y, 1) − target‖².
 
     source, target: (n, 2). No mirror image is ever taken.
-    Source: Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", IEEE TPAMI 1991.
+    Source: Umeyama, "Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", TPAMI 1991.
 
     >>> similarity(np.array([[0.0, 0], [1, 0]]), np.array([[1.0, 1], [1, 3]])).round(9) + 0.0
     array([[ 0., -2.,  1.],

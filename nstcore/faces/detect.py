@@ -37,7 +37,7 @@ def detect(
         image: a path, a file object, a Pillow image or an array, as `nstcore.images.load` takes them: rotation by EXIF
             is carried out first, and grey and transparent pictures are read too.
         min_size: side of the smallest face to look for, in pixels of the picture, at least 6; the time grows with
-            1 / min_size².
+            1 / min_size². Clear faces of half that size may still be found.
         thresholds: the probabilities that the three networks must give, each in [0, 1].
         max_faces: keep so many, the largest; None keeps all.
         max_side: a picture with a longer side than this is searched in a smaller copy, in which faces below the smaller
@@ -62,7 +62,7 @@ def detect(
     from nstcore.faces import _cascade
 
     _check(min_size, thresholds, max_faces, max_side)
-    levels = _levels(images.load(image, max_pixels=max_pixels))
+    levels = _read(image, max_pixels)
     shrunk = 1.0
     if max_side is not None and max(levels.shape[:2]) > max_side:
         shrunk = max_side / max(levels.shape[:2])
@@ -79,6 +79,14 @@ def detect(
 def _face(box: NDArray[np.float32], landmarks: NDArray[np.float32], score: np.float32) -> Face:
     left, top, right, bottom = map(float, box)
     return Face((left, top, right, bottom), landmarks, float(score))
+
+
+def _read(image: images.Source, max_pixels: int) -> NDArray[np.uint8]:
+    """A picture of any kind as uint8 (h, w, 3); one that is that already is not copied."""
+    ready = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    if isinstance(image, np.ndarray) and ready and 0 < image.size <= 3 * max_pixels:
+        return image
+    return _levels(images.load(image, max_pixels=max_pixels))
 
 
 def _levels(image: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from nstcore import ops, weights
 from nstcore.errors import ShapeError, WeightsError
 from nstcore.models.mtcnn_layout import ARCHITECTURE, BOX, CHANNELS, LOGIT, NETS, POINTS
-from nstcore.nn.layers import Conv2d, Linear, MaxPool2d, PReLU
+from nstcore.nn.layers import Conv2d, MaxPool2d, PReLU
 from nstcore.nn.module import Module
 
 PIXELS = {"color_order": "RGB", "scale": 255.0, "mean": (127.5,) * 3, "std": (128.0,) * 3}
@@ -21,9 +21,9 @@ PIXELS = {"color_order": "RGB", "scale": 255.0, "mean": (127.5,) * 3, "std": (12
 class Net(Module):
     """One network of the three: ``net(x)`` gives (probability, box, landmarks) of each window.
 
-    P-Net takes pictures (n, h, w, 3), both sides at least 12, and gives, for windows 2 pixels apart, arrays
-    (n, p, q, ·) with p = ⌈(h − 2) / 2⌉ − 4; R-Net and O-Net take windows (n, 24, 24, 3) and (n, 48, 48, 3) and give
-    arrays (n, ·).
+    P-Net takes pictures (n, h, w, 3), both sides at least 11, and gives, for windows of 12 pixels 2 apart, arrays
+    (n, p, q, ·) with p = ⌈h / 2⌉ − 5: the last one may hang over by a pixel. R-Net and O-Net take windows
+    (n, 24, 24, 3) and (n, 48, 48, 3) and give arrays (n, ·).
 
     The results: the probability (…, 1) of a face, the offsets (…, 4) of left, top, right and bottom as fractions of
     width and height, and the landmarks (…, 10), five x, then five y, as fractions of the window; O-Net alone has
@@ -40,23 +40,26 @@ class Net(Module):
         ]
         self.activations = [PReLU(layer.filters) for layer in net.convolutions]
         self.pools = [MaxPool2d(*layer.pool, ceil_mode=True) if layer.pool else None for layer in net.convolutions]
-        self.dense = Linear(*net.dense) if net.dense else None
+        self.dense = Conv2d(*net.dense, 1) if net.dense else None
         self.dense_activation = PReLU(net.dense[1]) if net.dense else None
-        units = counts[-1] if net.dense is None else net.dense[1]
-        self.head: Module = Conv2d(units, net.results, 1) if net.dense is None else Linear(units, net.results)
+        self.head = Conv2d(net.dense[1] if net.dense else counts[-1], net.results, 1)
 
     def forward(self, x: Any) -> tuple[Any, Any, Any]:
         """x: RGB, (value − 127.5) / 128 with values in 0–255, of the type of the weights."""
-        fits = len(x.shape) == 4 and x.shape[3] == CHANNELS and min(x.shape[1:3]) >= self.side
+        fits = len(x.shape) == 4 and x.shape[3] == CHANNELS and min(x.shape[1:3]) >= self.side - 1
         if not fits or (self.dense is not None and x.shape[1:3] != (self.side, self.side)):
-            sides = f"{self.side}, {self.side}" if self.dense is not None else "h, w"
+            sides = (
+                f"{self.side}, {self.side}" if self.dense is not None else f"h >= {self.side - 1}, w >= {self.side - 1}"
+            )
             raise ShapeError(f"[{ARCHITECTURE}] {self.name} expects (n, {sides}, 3), got {tuple(x.shape)}")
         for convolution, activation, pool in zip(self.convolutions, self.activations, self.pools, strict=True):
             x = activation(convolution(x))
             x = x if pool is None else pool(x)
         if self.dense is not None and self.dense_activation is not None:
-            x = self.dense_activation(self.dense(ops.reshape(x, (x.shape[0], self.dense.weight.shape[0]))))
+            x = self.dense_activation(self.dense(ops.reshape(x, (x.shape[0], 1, 1, self.dense.weight.shape[3]))))
         found = self.head(x)
+        if self.dense is not None:
+            found = found[:, 0, 0]
         points = found[..., POINTS] if found.shape[-1] == POINTS.stop else None
         return ops.sigmoid(found[..., LOGIT]), found[..., BOX], points
 

@@ -65,11 +65,10 @@ class Conv2d(Module):
 
 
 class Linear(Module):
-    """x W + b: (n, d) -> (n, k). weight: (d, k), bias: (k,); without `rng` zero, to be loaded."""
+    """x W + b: (n, d) -> (n, k). weight: (d, k), bias: (k,)."""
 
-    def __init__(self, inputs: int, outputs: int, *, rng: np.random.Generator | None = None) -> None:
-        shape = (inputs, outputs)
-        self.weight = he_normal(shape, inputs, rng) if rng else Tensor(np.zeros(shape, np.float32), requires_grad=True)
+    def __init__(self, inputs: int, outputs: int, *, rng: np.random.Generator) -> None:
+        self.weight = he_normal((inputs, outputs), inputs, rng)
         self.bias = Tensor(np.zeros(outputs, np.float32), requires_grad=True)
 
     def forward(self, x: Any) -> Any:

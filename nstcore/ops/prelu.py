@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from nstcore.autograd.engine import Context, apply
-from nstcore.ops._op import Array, Case, Kernel, Op, check_dtypes, check_shapes, register
+from nstcore.backend.memory import empty
+from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register
 from nstcore.ops.elementwise import operand
 
 
@@ -40,6 +41,32 @@ def _reference_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
     return dx, dslope
 
 
+def _cpu(ctx: Context, x: Array, slope: Array) -> Array:
+    from nstcore.backend.cpu import native
+
+    x, slope = np.ascontiguousarray(x), np.ascontiguousarray(slope)
+    ctx.save(x, slope)
+    y = empty(x.shape, x.dtype)
+    native.prelu_forward_cpu(_rows(x, slope), slope, _rows(y, slope))
+    return y
+
+
+def _cpu_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
+    from nstcore.backend.cpu import native
+
+    x, slope = ctx.saved()
+    dx = empty(x.shape, x.dtype) if ctx.needs[0] else None
+    dslope = empty(slope.shape, x.dtype) if ctx.needs[1] else None
+    dy = _rows(np.ascontiguousarray(grad), slope)
+    native.prelu_backward_cpu(_rows(x, slope), slope, dy, None if dx is None else _rows(dx, slope), dslope)
+    return dx, dslope
+
+
+def _rows(x: Array, slope: Array) -> Array:
+    """`x` as (rows, c), the same memory."""
+    return x.reshape(x.size // max(len(slope), 1), len(slope))
+
+
 def _away(rng: np.random.Generator, shape: tuple[int, ...], index: int) -> Array:
     """Inputs of either sign, at least 0.1 away from the kink; slopes of either sign."""
     return rng.choice([-1.0, 1.0], shape) * (0.1 + rng.random(shape)) if index == 0 else rng.standard_normal(shape)
@@ -59,10 +86,15 @@ PRELU = register(
                 ("a vector of channels", (2, 3, 5, 16)),
                 ("one channel more", (1, 4, 4, 17)),
                 ("prime", (3, 31, 29)),
+                ("a chunk of rows and one more", (3289, 10)),
                 ("no rows", (0, 5, 3)),
                 ("no channels", (2, 0)),
             )
         ),
+        cpu=Kernel(_cpu, _cpu_back, ("prelu_forward_cpu", "prelu_backward_cpu")),
+        tolerance=Tolerance(float32=1e-6, float64=1e-14),
+        flops=lambda x, slope: float(np.prod(x)),
+        traffic=lambda x, slope: 2.0 * float(np.prod(x)),
         source="He, Zhang, Ren, Sun: Delving Deep into Rectifiers, ICCV 2015, equation 1",
     )
 )

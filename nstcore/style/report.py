@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nstcore import _chart
 from nstcore.errors import ArgumentError
 from nstcore.files import atomic_write
 from nstcore.style.transfer import HistoryRow, Result
-
-COLORS = ("#d1495b", "#00798c", "#edae49", "#30638e", "#6a994e", "#8d5a97", "#5c5c5c", "#bc6c25")
-WIDTH, HEIGHT = 960, 540
-LEFT, RIGHT, TOP, BOTTOM = 90, 190, 40, 60
 
 
 def write_csv(path: str | Path, history: Sequence[HistoryRow]) -> None:
@@ -67,63 +63,18 @@ def curves(history: Sequence[HistoryRow]) -> dict[str, list[float]]:
 
 def draw_losses(history: Sequence[HistoryRow]) -> NDArray[np.uint8]:
     """A picture (540, 960, 3) of every cost over the steps, on a logarithmic scale; costs of 0 are left out."""
-    from PIL import Image, ImageDraw, ImageFont
-
     if not history:
         raise ArgumentError("[plot] expects at least one step, got none")
-    picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
     lines = {name: values for name, values in curves(history).items() if max(values) > 0}
     steps = [row.step for row in history]
-    low, high = _decades(lines)
-    place = _Axes(steps[0], steps[-1], low, high)
-    _draw_axes(draw, font, place)
-    spacing = min(24.0, (HEIGHT - TOP - BOTTOM) / len(lines)) if lines else 0.0
+    canvas, box = _chart.Raster(960, 540), (90, 40, 770, 480)
+    costs = [v for values in lines.values() for v in values if v > 0] or [1.0]
+    panel = _chart.Panel(canvas, box, _chart.Axis(steps[0], steps[-1]), _chart.decades(costs))
+    panel.frame("cost (logarithmic)", "step")
+    legend = []
     for i, (name, values) in enumerate(lines.items()):
-        color, width = COLORS[i % len(COLORS)], 4 if name == "total" else 2
-        points = [place(s, v) for s, v in zip(steps, values, strict=True) if v > 0]
-        draw.line(points if len(points) > 1 else points * 2, fill=color, width=width, joint="curve")
-        y = TOP + spacing * i
-        draw.line([(WIDTH - RIGHT + 20, y + 9), (WIDTH - RIGHT + 44, y + 9)], fill=color, width=width)
-        draw.text((WIDTH - RIGHT + 52, y), name, fill="#333333", font=font)
-    return np.asarray(picture)
-
-
-class _Axes:
-    """Where step and cost lie in the picture."""
-
-    def __init__(self, first: int, last: int, low: int, high: int) -> None:
-        self.first, self.last, self.low, self.high = first, last, low, high
-
-    def __call__(self, step: float, cost: float) -> tuple[float, float]:
-        across = (step - self.first) / max(1, self.last - self.first)
-        up = (math.log10(cost) - self.low) / (self.high - self.low)
-        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
-
-
-def _decades(lines: dict[str, list[float]]) -> tuple[int, int]:
-    """Whole powers of ten around all costs."""
-    values = [v for line in lines.values() for v in line if v > 0] or [1.0]
-    low = math.floor(math.log10(min(values)))
-    return low, max(low + 1, math.ceil(math.log10(max(values))))
-
-
-def _ticks(first: int, last: int) -> list[int]:
-    """At most eight steps to label, evenly spaced: multiples of 1, 2 or 5 times a power of ten."""
-    spacings = (factor * 10**power for power in range(20) for factor in (1, 2, 5))
-    every = next(s for s in spacings if last // s - (first - 1) // s <= 8)
-    return list(range(-(-first // every) * every, last + 1, every))
-
-
-def _draw_axes(draw: Any, font: Any, place: _Axes) -> None:
-    every = max(1, (place.high - place.low) // 8)
-    for power in range(place.low, place.high + 1, every):
-        x, y = place(place.first, 10.0**power)
-        draw.line([(x, y), (WIDTH - RIGHT, y)], fill="#dddddd")
-        draw.text((x - 12, y), f"1e{power}", fill="#333333", font=font, anchor="rm")
-    for step in _ticks(place.first, place.last):
-        x, y = place(step, 10.0**place.low)
-        draw.line([(x, y), (x, y + 6)], fill="#333333")
-        draw.text((x, y + 10), str(step), fill="#333333", font=font, anchor="ma")
-    draw.text(((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 24), "step", fill="#333333", font=font, anchor="ma")
-    draw.text((LEFT, TOP - 26), "cost (logarithmic)", fill="#333333", font=font)
+        color, width = _chart.COLORS[i % len(_chart.COLORS)], 4 if name == "total" else 2
+        panel.curve([(s, v) for s, v in zip(steps, values, strict=True) if v > 0], color, width)
+        legend.append((name, color, width))
+    panel.legend(legend, (790, box[1]), min(24.0, (box[3] - box[1]) / max(1, len(legend))))
+    return canvas.pixels()

@@ -38,7 +38,8 @@ def _shapes(architecture: str) -> dict[str, tuple[int, ...]] | None:
     """Give the shapes of all parameters of a known network."""
     from nstcore.models import face_layout, mtcnn_layout, vgg_layout
 
-    for layout in (face_layout, mtcnn_layout):
-        if architecture == layout.ARCHITECTURE:
-            return layout.parameter_shapes()
+    if architecture == face_layout.ARCHITECTURE:
+        return face_layout.parameter_shapes()
+    if architecture == mtcnn_layout.ARCHITECTURE:
+        return mtcnn_layout.parameter_shapes()
     return vgg_layout.parameter_shapes(architecture) if architecture in vgg_layout.BLOCKS else None

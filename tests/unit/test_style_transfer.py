@@ -365,21 +365,6 @@ def test_the_report_of_a_run(net: models.VGG, photo: Array, painting: Array, tmp
         report.draw_losses([])
 
 
-@pytest.mark.parametrize(
-    ("first", "last", "ticks"),
-    [
-        (1, 1, [1]),
-        (1, 2, [1, 2]),
-        (1, 6, [1, 2, 3, 4, 5, 6]),
-        (1, 10, [2, 4, 6, 8, 10]),
-        (1, 200, [50, 100, 150, 200]),
-        (1, 1_000_000, [200_000, 400_000, 600_000, 800_000, 1_000_000]),
-    ],
-)
-def test_steps_are_labelled_at_even_spacing(first: int, last: int, ticks: list[int]) -> None:
-    assert report._ticks(first, last) == ticks
-
-
 def test_gradient_descent_continues_bit_for_bit() -> None:
     from nstcore.style.transfer import Descent
 

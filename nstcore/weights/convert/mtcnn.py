@@ -31,7 +31,9 @@ def read(path: Path) -> Network:
             arrays |= _parameters(name, net, torch.parse_state_dict(BytesIO(_member(path, member))))
         except torch.DAMAGE as error:
             raise unreadable(path, str(error), member) from error
-    return Network("Wheel", layout.ARCHITECTURE, arrays, preprocessing("RGB", 255.0, (127.5,) * 3, (128.0,) * 3), _LICENCE)
+    return Network(
+        "Wheel", layout.ARCHITECTURE, arrays, preprocessing("RGB", 255.0, (127.5,) * 3, (128.0,) * 3), _LICENCE
+    )
 
 
 def _member(path: Path, name: str) -> bytes:
@@ -49,30 +51,36 @@ def _member(path: Path, name: str) -> bytes:
 def _parameters(name: str, net: layout.Net, state: dict[str, Array]) -> dict[str, Array]:
     """Give the parameters of one network our names and layout."""
     channels, found, count = layout.CHANNELS, {}, len(net.convolutions)
+    before = 0  # channels of zeros
     for i, layer in enumerate(net.convolutions):
-        shape = (layer.filters, channels, layer.size, layer.size)
-        found[f"convolutions.{i}.weight"] = from_oihw(_take(state, f"conv{i + 1}.weight", shape))
-        found[f"convolutions.{i}.bias"] = _take(state, f"conv{i + 1}.bias", shape[:1])
-        found[f"activations.{i}.slope"] = _take(state, f"prelu{i + 1}.weight", shape[:1])
-        channels = layer.filters
-    number = count + 1
+        filters = layer.filters - layer.zeros
+        weight = _take(state, f"conv{i + 1}.weight", (filters, channels - before, layer.size, layer.size))
+        found[f"convolutions.{i}.weight"] = _padded(from_oihw(weight), layer.zeros, 0, 0, before)
+        found[f"convolutions.{i}.bias"] = _padded(_take(state, f"conv{i + 1}.bias", (filters,)), layer.zeros)
+        found[f"activations.{i}.slope"] = _padded(_take(state, f"prelu{i + 1}.weight", (filters,)), layer.zeros)
+        channels, before = layer.filters, layer.zeros
+    number, kind = count + 1, "conv"
+    tail: tuple[int, ...] = (1, 1)
     if net.dense is not None:
         inputs, units = net.dense
         side = round((inputs // channels) ** 0.5)
-        weight = _take(state, f"dense{number}.weight", (units, inputs))
-        # the source flattens in the order (w, h, c)
-        found["dense.weight"] = weight.reshape(units, side, side, channels).transpose(2, 1, 3, 0).reshape(inputs, units)
+        weight = _take(state, f"dense{number}.weight", (units, inputs)).reshape(units, side, side, channels)
+        # the source flattens columns, rows, channels; an array here is rows, columns, channels
+        found["dense.weight"] = weight.transpose(0, 2, 1, 3).reshape(units, 1, 1, inputs)
         found["dense.bias"] = _take(state, f"dense{number}.bias", (units,))
         found["dense_activation.slope"] = _take(state, f"prelu{number}.weight", (units,))
-        channels, number = units, number + 1
-    kind = "conv" if net.dense is None else "dense"
+        channels, number, kind, tail = units, number + 1, "dense", ()
     sizes = (2, 4, 10) if net.results == layout.POINTS.stop else (2, 4)
     heads = [(f"{kind}{number}_{i}", size) for i, size in enumerate(sizes, 1)]
-    tail = (channels, 1, 1) if net.dense is None else (channels,)
-    weight = _joined([_take(state, f"{head}.weight", (size, *tail)) for head, size in heads])
-    found["head.weight"] = from_oihw(weight) if net.dense is None else weight.T
+    weight = _joined([_take(state, f"{head}.weight", (size, channels, *tail)) for head, size in heads])
+    found["head.weight"] = weight.reshape(net.results, 1, 1, channels)
     found["head.bias"] = _joined([_take(state, f"{head}.bias", (size,)) for head, size in heads])
     return {f"{name}.{key}": array for key, array in found.items()}
+
+
+def _padded(array: Array, *zeros: int) -> Array:
+    """Zeros after the end of each axis."""
+    return np.pad(array, [(0, count) for count in zeros])
 
 
 def _joined(heads: list[Array]) -> Array:
