@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +72,8 @@ class Raster(Canvas):
 class Svg(Canvas):
     """A canvas that becomes the text of an SVG file."""
 
-    _ACROSS = {"l": "start", "m": "middle", "r": "end"}
-    _DOWN = {"a": 0.8, "m": 0.35, "s": -0.2}  # of the font's size, from the anchor down to the base line
+    _ACROSS: ClassVar = {"l": "start", "m": "middle", "r": "end"}
+    _DOWN: ClassVar = {"a": 0.8, "m": 0.35, "s": -0.2}  # of the font's size, from the anchor down to the base line
 
     def __init__(self, width: int, height: int) -> None:
         super().__init__(width, height)
@@ -99,7 +100,9 @@ class Svg(Canvas):
     def document(self) -> str:
         """The whole file."""
         head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width}" height="{self.height}"'
-        style = f' viewBox="0 0 {self.width} {self.height}" font-family="sans-serif" font-size="{FONT_SIZE}" fill="{TEXT}">'
+        style = (
+            f' viewBox="0 0 {self.width} {self.height}" font-family="sans-serif" font-size="{FONT_SIZE}" fill="{TEXT}">'
+        )
         white = f'<rect width="{self.width}" height="{self.height}" fill="white"/>'
         return "\n".join([head + style, white, *self._parts, "</svg>", ""])
 
@@ -134,10 +137,12 @@ def decades(values: Sequence[float]) -> Axis:
 def ticks(first: float, last: float) -> list[float]:
     """At most eight values to label, evenly spaced: multiples of 1, 2 or 5 times a power of ten.
 
-    >>> ticks(1, 200), ticks(0, 1)
+    >>> ticks(1, 200), ticks(0.0, 1.0)
     ([50, 100, 150, 200], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     """
-    smallest = 0 if isinstance(first, int) and isinstance(last, int) else math.floor(math.log10((last - first) or 1)) - 2
+    smallest = (
+        0 if isinstance(first, int) and isinstance(last, int) else math.floor(math.log10((last - first) or 1)) - 2
+    )
     for power in range(smallest, 40):
         for factor in (1, 2, 5):
             every = factor * 10**power if power >= 0 else factor / 10**-power

@@ -2,15 +2,15 @@
 
 Usage: python tools/fit_calibration.py DATA [--check]
 
-DATA is the folder that tests know as NSTCORE_TEST_DATA. Two sets of photographs are read, every face is found, aligned and
-encoded by the package itself, and every pair within a set is taken:
+DATA is the folder that tests know as NSTCORE_TEST_DATA. Two sets of photographs are read, every face is found, aligned
+and encoded by the package itself, and every pair within a set is taken:
 
     faces/photos/<person>/*   15 colour photographs of 6 people, at all sizes
     faces/orl.npz             ORL: 400 grey pictures, 92 x 112 pixels, of 40 people
 
-The curve weighs the two sets alike, and within each the pairs of one person and those of two. The threshold is where the
-curve passes one half, to two digits, so that the answer and the probability never disagree. --check writes nothing and
-says whether the file is what would be written.
+The curve weighs the two sets alike, and within each the pairs of one person and those of two. The threshold is where
+the curve passes one half, to two digits, so that the answer and the probability agree. --check writes nothing and says
+whether the file is what would be written.
 """
 
 from __future__ import annotations
@@ -80,9 +80,10 @@ def errors(sets: list[Set], threshold: float) -> str:
     lines = []
     for s in sets:
         accepted, same = s.pairs.distances <= threshold, s.pairs.same
+        wrong, twos = int((accepted & ~same).sum()), int((~same).sum())
         lines.append(
             f"  {threshold:.3f}  {s.name}: {(~accepted & same).sum()} of {same.sum()} pairs of one person refused, "
-            f"{(accepted & ~same).sum()} of {(~same).sum()} of two accepted ({(accepted & ~same).sum() / (~same).sum():.2%})"
+            f"{wrong} of {twos} of two accepted ({wrong / twos:.2%})"
         )
     return "\n".join(lines)
 

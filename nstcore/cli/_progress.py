@@ -1,4 +1,4 @@
-"""The progress bar of a style transfer: step, costs, time left."""
+"""Progress bars: of a style transfer, with its costs, and of things that are counted."""
 
 from __future__ import annotations
 
@@ -40,3 +40,19 @@ def _lines(console: Console, steps: int) -> Callable[[Any], None]:
             console.print(f"step {row.step}/{steps}  {costs(row)}  {row.seconds:.1f} s", highlight=False)
 
     return show
+
+
+@contextmanager
+def counted(label: str, steps: int, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, where that is a terminal and there is something to wait for; to be called each step."""
+    console = Console(stderr=True, quiet=quiet)
+    if not console.is_terminal or steps < 2:
+        yield lambda: None
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True), TextColumn("left"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, expand=True, transient=True) as progress:
+        task = progress.add_task(label, total=steps)
+        yield lambda: progress.advance(task)

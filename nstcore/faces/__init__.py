@@ -10,14 +10,17 @@ from __future__ import annotations
 from nstcore.faces.align import align, jittered
 from nstcore.faces.answers import Match, Verification
 from nstcore.faces.augment import Augmentation
+from nstcore.faces.calibrate import CalibrationReport, calibrate
 from nstcore.faces.calibration import Calibration
 from nstcore.faces.detect import detect
 from nstcore.faces.draw import draw
 from nstcore.faces.encoder import Encoder, encode, load_encoder
+from nstcore.faces.evaluate import Evaluation, evaluate
 from nstcore.faces.face import Face
 from nstcore.faces.gallery import Gallery
 from nstcore.faces.head import VerificationHead, load_head
 from nstcore.faces.oneshot import OneShot, one_shot
+from nstcore.faces.pipeline import encode_faces
 from nstcore.faces.quality import Quality, problems, quality
 from nstcore.faces.records import Enrolment, Found, Person, Photo
 from nstcore.faces.sampler import Sampler
@@ -26,8 +29,8 @@ from nstcore.faces.train_settings import TrainSettings
 from nstcore.faces.verify import verify
 
 __all__ = [
-    "Augmentation", "Calibration", "Encoder", "Enrolment", "Face", "Found", "Gallery", "Match", "OneShot", "Person",
-    "Photo", "Quality", "Sampler", "TrainSettings", "Trained", "Verification", "VerificationHead", "align", "detect",
-    "draw", "encode", "jittered", "load_encoder", "load_head", "one_shot", "problems", "quality", "train_encoder",
-    "verify",
+    "Augmentation", "Calibration", "CalibrationReport", "Encoder", "Enrolment", "Evaluation", "Face", "Found",
+    "Gallery", "Match", "OneShot", "Person", "Photo", "Quality", "Sampler", "TrainSettings", "Trained",
+    "Verification", "VerificationHead", "align", "calibrate", "detect", "draw", "encode", "encode_faces", "evaluate",
+    "jittered", "load_encoder", "load_head", "one_shot", "problems", "quality", "train_encoder", "verify",
 ]  # fmt: skip

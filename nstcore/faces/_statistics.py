@@ -38,8 +38,8 @@ class Rate:
 def clopper_pearson(events: int, trials: int, confidence: float) -> tuple[float, float]:
     """The exact two-sided interval of a binomial probability, from the quantiles of Beta distributions.
 
-    low = B(α/2; k, n − k + 1) and high = B(1 − α/2; k + 1, n − k), with α = 1 − confidence, k events in n trials; low is
-    0 for k = 0 and high is 1 for k = n.
+    low = B(α/2; k, n − k + 1) and high = B(1 − α/2; k + 1, n − k), with α = 1 − confidence, k events in n trials; low
+    is 0 for k = 0 and high is 1 for k = n.
     Source: Clopper, Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial", 1934.
 
     >>> [round(limit, 4) for limit in clopper_pearson(0, 10, 0.95)]

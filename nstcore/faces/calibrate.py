@@ -29,7 +29,8 @@ class CalibrationReport:
     false_accept, false_reject: at the threshold, with exact intervals as if the pairs were independent.
     people: how many there are in the pairs; None where that is not known.
     false_accept_people, false_reject_people: intervals from drawing the people anew (bootstrap); the wider ones where
-        the pairs are of few people. None where the people are not known.
+        the pairs are of few people. None where the people are not known, and where nothing happened: no drawing of
+        people without an error has one.
     """
 
     calibration: Calibration
@@ -50,7 +51,11 @@ class CalibrationReport:
 
 
 def calibrate(
-    values: Any, labels: Any, *, false_accept_rate: float = FALSE_ACCEPT_RATE, confidence: float = CONFIDENCE,
+    values: Any,
+    labels: Any,
+    *,
+    false_accept_rate: float = FALSE_ACCEPT_RATE,
+    confidence: float = CONFIDENCE,
     source: str = "the caller's own pairs",
 ) -> CalibrationReport:
     """Fit a threshold at a false-accept rate, and a probability, to faces whose people are known.
@@ -70,7 +75,7 @@ def calibrate(
         source: what the pairs are, in words; it is kept in the calibration.
 
     Raises:
-        ArgumentError: too few pairs of two people: `needed_trials` of them are needed, 2995 for 1 in 1000 at 95 %, since
+        ArgumentError: too few pairs of two people: `needed_trials` of them are needed, 2995 for 1 in 1000 at 95 %, as
             no smaller number shows such a rate even if none passes. No pair of one person, or an option outside its
             range. ShapeError: arrays that do not fit.
 
@@ -90,7 +95,7 @@ def calibrate(
     same = np.asarray(labels)
     if array.ndim != 1 or same.shape != array.shape or same.dtype != bool:
         raise ShapeError(
-            f"[calibrate] expects distances (n,) with bool labels (n,), got {array.shape} with {same.dtype} {same.shape}"
+            f"[calibrate] expects distances (n,) with bool labels (n,), got {array.shape}, {same.dtype} {same.shape}"
         )
     return _calibrate(array.astype(np.float64), same, None, false_accept_rate, confidence, source)
 
@@ -106,7 +111,10 @@ def _calibrate(
     distances: NDArray[np.float64], same: NDArray[np.bool_], pairs: Pairs | None, rate: float, confidence: float,
     source: str,
 ) -> CalibrationReport:  # fmt: skip
-    rate, confidence = check_rate("calibrate", "a false-accept rate", rate), check_rate("calibrate", "confidence", confidence)
+    rate, confidence = (
+        check_rate("calibrate", "a false-accept rate", rate),
+        check_rate("calibrate", "confidence", confidence),
+    )
     if not (np.isfinite(distances).all() and (distances >= 0).all()):
         raise ArgumentError("[calibrate] expects distances of at least 0, got negative, infinite or NaN ones")
     ones, twos = int(same.sum()), int((~same).sum())
@@ -131,8 +139,8 @@ def _check_numbers(ones: int, twos: int, rate: float, confidence: float) -> None
         best = -np.expm1(np.log1p(-confidence) / twos) if twos else 1.0
         possible = f"{twos} can show {best:.2g} at best" if twos else "there are none"
         raise ArgumentError(
-            f"[calibrate] a false-accept rate of {rate:g} cannot be claimed: at {confidence:.0%} confidence it takes at "
-            f"least {needed} pairs of two people, got {twos}; {possible}"
+            f"[calibrate] a false-accept rate of {rate:g} cannot be claimed: at {confidence:.0%} confidence it takes "
+            f"at least {needed} pairs of two people, got {twos}; {possible}"
         )
     if not ones:
         raise ArgumentError("[calibrate] expects pairs of one person too, got none: somebody needs two photographs")
@@ -152,8 +160,10 @@ def _threshold(distances: Array, same: Array, allowed: int) -> float:
     return min(middle, float(np.nextafter(first_refused, 0)))
 
 
-def over_people(pairs: Pairs, event: Array, confidence: float) -> tuple[float, float]:
+def over_people(pairs: Pairs, event: Array, confidence: float) -> tuple[float, float] | None:
     """The interval of a rate when the people, rather than the pairs, are drawn anew: bootstrap percentiles.
+
+    None where no pair has the event, as every drawing would give 0.
 
     Each of 1000 draws takes as many people as there are, with replacement; a pair counts once for each combination of
     its people that was drawn, so a pair of one person as often as that person. With few people the interval is
@@ -163,6 +173,8 @@ def over_people(pairs: Pairs, event: Array, confidence: float) -> tuple[float, f
     """
     from scipy.sparse import coo_array
 
+    if not event.any():
+        return None
     people, index = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
     count = len(people)
     place = (index[: len(event)], index[len(event) :])

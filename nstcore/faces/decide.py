@@ -42,8 +42,12 @@ def verification(
 
 
 def identification(
-    faces: Sequence[Face | None], candidates: Sequence[Sequence[Candidate]], calibration: Calibration, *,
-    threshold: float | None = None, one_each: bool = False,
+    faces: Sequence[Face | None],
+    candidates: Sequence[Sequence[Candidate]],
+    calibration: Calibration,
+    *,
+    threshold: float | None = None,
+    one_each: bool = False,
 ) -> list[Match]:
     """Who the faces of a picture are; `name` is None for a stranger, one beyond the threshold from everybody.
 
@@ -99,9 +103,9 @@ def assignment(distances: Sequence[dict[str, float]], threshold: float) -> list[
             gain[face, column[name]] = threshold - distance + tiny
     rows, columns = linear_sum_assignment(gain, maximize=True)
     given: list[str | None] = [None] * len(near)
-    for face, index in zip(rows, columns, strict=True):
-        if gain[face, index] > 0:
-            given[face] = names[index]
+    for place, index in zip(rows.tolist(), columns.tolist(), strict=True):
+        if gain[place, index] > 0:
+            given[place] = names[index]
     return given
 
 
@@ -119,7 +123,9 @@ def _match(
     """The answer for one face: about the person it was given, else about the nearest one."""
     told = next((c for c in candidates if c.name == name), candidates[0] if candidates else None)
     if told is None:
-        return Match(face, None, None, math.inf, limit, -math.inf, 0.0, calibration.calibrated, "nobody: none is enrolled")
+        return Match(
+            face, None, None, math.inf, limit, -math.inf, 0.0, calibration.calibrated, "nobody: none is enrolled"
+        )
     compared = f"{told.name} ({told.photos} photograph{'' if told.photos == 1 else 's'})"
     if name is None and told.distance <= limit:
         compared += ", who is another face in this picture"

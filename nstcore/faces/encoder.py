@@ -95,12 +95,10 @@ def load_encoder(path: PathLike | None = None) -> Encoder:
     >>> encoder.id, encoder.size, encoder.chip, encoder.norm
     ('face_encoder', 128, 150, 'none')
     """
-    return _embedded() if path is None else _build(weights.load(path))
+    return _embedded() if path is None else _build(weights.load(Path(path)))
 
 
-def encode(
-    chips: Any, *, flip: bool = False, jitter: int = 0, seed: int = 0, encoder: Encoder | None = None
-) -> Array:
+def encode(chips: Any, *, flip: bool = False, jitter: int = 0, seed: int = 0, encoder: Encoder | None = None) -> Array:
     """The encodings (n, 128) of aligned faces, float32, by the encoder in the package or another; see `Encoder.encode`.
 
     >>> encode(np.zeros((150, 150, 3), np.uint8)).shape
@@ -148,18 +146,22 @@ def _facts(file: WeightsFile) -> Mapping[str, Any]:
     threshold = facts["threshold"]
     sound = isinstance(threshold, (int, float)) and 0 < threshold < float("inf")
     if not sound or facts["norm"] not in ("none", "l2") or facts["distance"] != "euclidean":
-        raise WeightsError(f"[encoder] {file.path}: its facts about the encoding mean nothing here: {dict(stated)!r:.200}")
+        raise WeightsError(
+            f"[encoder] {file.path}: its facts about the encoding mean nothing here: {dict(stated)!r:.200}"
+        )
     if facts["size"] != FACTS["size"]:
-        raise WeightsError(f"[encoder] {file.path}: expects encodings of {FACTS['size']}, its facts say {facts['size']!r}")
+        raise WeightsError(
+            f"[encoder] {file.path}: expects encodings of {FACTS['size']}, its facts say {facts['size']!r}"
+        )
     return MappingProxyType(facts)
 
 
 def _calibration(file: WeightsFile, threshold: float) -> Calibration:
     """That of the package for the weights in the package, or those that they were rounded from."""
     shipped = weights.load(weights.embedded(ARCHITECTURE)).arrays
-    if file.arrays.keys() == shipped.keys() and all(
-        np.array_equal(file.arrays[key].astype(values.dtype), values) for key, values in shipped.items()
-    ):
+    with np.errstate(over="ignore"):
+        same = [np.array_equal(file.arrays[key].astype(values.dtype), values) for key, values in shipped.items()]
+    if all(same):
         return _embedded().calibration
     source = "none: these weights come without pairs; nst faces calibrate fits threshold and probability"
     return Calibration(float(threshold), 0.0, 0.0, False, 0, 0, source)

@@ -25,8 +25,8 @@ CONFIDENCE = 0.95
 class Roc:
     """The rates at every threshold that makes a difference, from none accepted to all.
 
-    thresholds: float64 (m,), rising: at thresholds[i] a pair is accepted when its distance is at most that; the first is
-    -1, below every distance. false_accept, true_accept: float64 (m,), the rates.
+    thresholds: float64 (m,), rising: at thresholds[i] a pair is accepted when its distance is at most that; the first
+    is -1, below every distance. false_accept, true_accept: float64 (m,), the rates.
     """
 
     thresholds: NDArray[np.float64]
@@ -73,7 +73,7 @@ class Roc:
 
 @dataclass(frozen=True)
 class Validation:
-    """Which share of the pairs of one person is accepted at a false-accept rate; `rate` is None where that is too small.
+    """Which share of the pairs of one person is accepted at a false-accept rate; None for a rate that is too small.
 
     Source: Schroff, Kalenichenko, Philbin, "FaceNet", CVPR 2015, equations 6 and 7.
     """
@@ -139,7 +139,11 @@ class Evaluation:
 
 
 def evaluate(
-    encodings: Array, labels: Any, calibration: Calibration, *, false_accept_rates: tuple[float, ...] = FALSE_ACCEPT_RATES
+    encodings: Array,
+    labels: Any,
+    calibration: Calibration,
+    *,
+    false_accept_rates: tuple[float, ...] = FALSE_ACCEPT_RATES,
 ) -> Evaluation:
     """Evaluate all pairs of encodings, and identification among people of whom some are unknown.
 

@@ -49,13 +49,19 @@ def people_in(folder: PathLike) -> list[tuple[str, Path]]:
     found = [(person.name, path) for person in _listed(root) if person.is_dir() for path in _listed(person)]
     found = [(person, path) for person, path in found if path.is_file()]
     if not found:
-        raise ArgumentError(f"[faces] expects a folder with a folder a person, got {folder} without any files in folders")
+        raise ArgumentError(
+            f"[faces] expects a folder with a folder a person, got {folder} without any files in folders"
+        )
     return found
 
 
 def encode_people(
-    photographs: Sequence[tuple[str, Path]], *, encoder: Encoder | None = None, central: bool = False,
-    progress: Progress | None = None, **options: Any,
+    photographs: Sequence[tuple[str, Path]],
+    *,
+    encoder: Encoder | None = None,
+    central: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Photographs:
     """Find and encode one face in each photograph; a file without one, or that is no picture, becomes a failure.
 
@@ -84,8 +90,12 @@ def encode_people(
 
 
 def pairs_in(
-    folder: PathLike, listed: PathLike | None = None, *, encoder: Encoder | None = None,
-    progress: Progress | None = None, **options: Any,
+    folder: PathLike,
+    listed: PathLike | None = None,
+    *,
+    encoder: Encoder | None = None,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> tuple[Pairs, Photographs]:
     """The pairs of a folder with a folder a person: all of them, or those of a list in LFW's format.
 
@@ -116,8 +126,8 @@ def pairs_in(
 def read_pairs(path: PathLike) -> list[Listed]:
     """Read a list of pairs in the format of Labeled Faces in the Wild.
 
-    The first line has the number of folds n and of pairs m, separated by a blank, or m alone for a single fold. For each
-    fold follow m lines "name i j" (photographs i and j of one person) and m lines "name i name j" (of two people).
+    The first line has the number of folds n and of pairs m, separated by a blank, or m alone for a single fold. For
+    each fold follow m lines "name i j" (photographs i and j of one person) and m lines "name i name j" (of two people).
     Source: Huang, Ramesh, Berg, Learned-Miller, "Labeled Faces in the Wild", 2007; its README and pairs.txt.
 
     Raises `ArgumentError`, with the line, for anything else.
@@ -181,7 +191,9 @@ def _photograph(folder: Path, name: str, number: int) -> Path:
             return found[0]
         if found:
             raise ArgumentError(f"[pairs] {folder / name}: expects one file {stem}.*, got {len(found)}")
-    raise ArgumentError(f"[pairs] {folder / name}: has no file {name}_{number:04d}.* or {number}.*, which the list names")
+    raise ArgumentError(
+        f"[pairs] {folder / name}: has no file {name}_{number:04d}.* or {number}.*, which the list names"
+    )
 
 
 def _listed(folder: Path) -> Iterator[Path]:

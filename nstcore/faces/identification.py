@@ -49,10 +49,10 @@ class OpenSet:
 
 
 def open_set(encodings: Array, person: Array, threshold: float, *, trials: int = TRIALS) -> OpenSet | None:
-    """Draw half of the people who have several photographs as known, `trials` times, and ask about all other photographs.
+    """Draw half of the people who have several photographs as known, and ask about all other photographs.
 
-    encodings: float64 (n, d). person: (n,), numbers from 0. None where fewer than two people have several photographs.
-    The drawings are always the same.
+    encodings: float64 (n, d). person: (n,), numbers from 0. trials: how many drawings; they are always the same.
+    None where fewer than two people have several photographs.
     """
     several = np.flatnonzero(np.bincount(person) > 1)
     if len(several) < 2:
@@ -77,7 +77,7 @@ def open_set(encodings: Array, person: Array, threshold: float, *, trials: int =
 
 
 def _drawing(encodings: Array, person: Array, several: Array, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    """Of the known probes the distance to the nearest person, and whether it is the right one; of the others the distance."""
+    """Of the known probes the distance to the nearest person and whether it is the right one; of others the distance."""
     known = np.sort(rng.permutation(several)[: len(several) // 2])
     gallery = np.array([rng.choice(np.flatnonzero(person == p)) for p in known])
     asked = np.setdiff1d(np.arange(len(person)), gallery)

@@ -23,8 +23,15 @@ MIN_SCORE = 0.9
 
 
 def encode_faces(
-    image: images.Source, *, encoder: Encoder | None = None, flip: bool = False, jitter: int = 0, seed: int = 0,
-    min_size: float = MIN_SIZE, min_score: float = MIN_SCORE, max_faces: int | None = None,
+    image: images.Source,
+    *,
+    encoder: Encoder | None = None,
+    flip: bool = False,
+    jitter: int = 0,
+    seed: int = 0,
+    min_size: float = MIN_SIZE,
+    min_score: float = MIN_SCORE,
+    max_faces: int | None = None,
     max_pixels: int = images.MAX_PIXELS,
 ) -> list[Encoded]:
     """The faces of a picture and their encodings (128,), the largest face first; none gives an empty list.

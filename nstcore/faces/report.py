@@ -49,23 +49,26 @@ def calibration_text(report: CalibrationReport) -> str:
     found, percent = report.calibration, f"{report.confidence:.0%}"
     of_people = f" of {report.people} people" if report.people is not None else ""
     lines = [
-        f"threshold        {found.threshold:.4f}, from {found.same:,} pairs of one person and {found.different:,} of two"
-        f"{of_people}",
+        f"threshold        {found.threshold:.4f}, from {found.same:,} pairs of one person and {found.different:,} of "
+        f"two{of_people}",
         f"false accepts    {rate_text(report.false_accept, report.confidence)}",
         f"false rejects    {rate_text(report.false_reject, report.confidence)}",
         f"claim            at most {found.false_accept_rate:g} of pairs of two people accepted, {percent} sure if the "
         "pairs were independent",
     ]
-    if report.false_accept_people is not None and report.false_reject_people is not None:
-        accept, reject = (
-            f"{low:.2%} to {high:.2%}" for low, high in (report.false_accept_people, report.false_reject_people)
+    if report.people is not None:
+        lines.append(
+            f"people           {report.people}, and pairs that share one are not independent; drawn anew they give"
         )
-        lines.append(f"other people     false accepts {accept}, false rejects {reject} when the people are drawn anew")
-        if report.false_accept_people[1] > (found.false_accept_rate or 1):
-            lines.append(
-                "                 pairs that share people are not independent: for other people the claim may not hold"
-            )
+        lines.append(f"                 {_drawn('false accepts', report.false_accept_people)}, ")
+        lines[-1] += _drawn("false rejects", report.false_reject_people)
+        if report.false_accept_people is not None and report.false_accept_people[1] > (found.false_accept_rate or 1):
+            lines.append("                 so that the claim may not hold for other people than these")
     return "\n".join(lines)
+
+
+def _drawn(what: str, interval: tuple[float, float] | None) -> str:
+    return f"no {what} to judge by" if interval is None else f"{what} {interval[0]:.2%} to {interval[1]:.2%}"
 
 
 def rate_text(rate: Rate, confidence: float) -> str:
@@ -126,7 +129,9 @@ def _pairs(found: Evaluation) -> Iterator[str]:
         low, high = min(found.folds.thresholds), max(found.folds.thresholds)
         accuracy, count = found.folds.accuracy, len(found.folds.accuracies)
         error = f"{accuracy:.2%} ± {found.folds.standard_error:.2%}"
-        yield _row("accuracy", f"{error} (mean and standard error of {count} folds; thresholds {low:.3f} to {high:.3f})")
+        yield _row(
+            "accuracy", f"{error} (mean and standard error of {count} folds; thresholds {low:.3f} to {high:.3f})"
+        )
     yield _row("ROC", f"AUC {found.roc.auc:.5f}, equal error rate {found.roc.eer:.2%}")
     for validation in found.validation:
         if validation.rate is None:

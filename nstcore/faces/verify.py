@@ -14,8 +14,12 @@ from nstcore.faces.pipeline import encode_one, picture_name
 
 
 def verify(
-    image_a: images.Source, image_b: images.Source, threshold: float | None = None, *,
-    encoder: Encoder | None = None, **options: Any,
+    image_a: images.Source,
+    image_b: images.Source,
+    threshold: float | None = None,
+    *,
+    encoder: Encoder | None = None,
+    **options: Any,
 ) -> Verification:
     """Whether two pictures, each with one face, show the same person.
 

@@ -1,0 +1,174 @@
+"""``nst faces calibrate`` and ``evaluate``: thresholds from the user's own photographs, and what they are worth."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nstcore.cli import _progress
+from nstcore.cli.faces import options as of
+from nstcore.cli.faces.gallery import DEFAULT, AsJson, GalleryPath, open_gallery
+from nstcore.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from nstcore.faces.folders import Photographs, Progress
+
+Folder = Annotated[
+    Path | None,
+    typer.Argument(metavar="[DIR]", help="A folder in which every person has a folder.", show_default=False),
+]
+PairsFile = Annotated[
+    Path | None,
+    typer.Option("--pairs", help="A list of pairs in LFW's format; DIR defaults to the list's folder."),
+]
+
+
+def calibrate(
+    folder: Folder = None,
+    pairs: PairsFile = None,
+    far: Annotated[float, typer.Option("--far", help="The false-accept rate: how many of two people's pairs.")] = 0.001,
+    confidence: Annotated[float, typer.Option("--confidence", help="Of the rate and the intervals, 0 to 1.")] = 0.95,
+    gallery: GalleryPath = DEFAULT,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell; the gallery is left alone.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Go back to the encoder's own calibration.")] = False,
+    min_size: of.MinSize = of.MIN_SIZE,
+    min_score: of.MinScore = of.MIN_SCORE,
+    flip: of.Flip = False,
+    jitter: of.Jitter = 0,
+    max_pixels: of.MaxPixels = of.MAX_PIXELS,
+    as_json: AsJson = False,
+) -> None:
+    """Fit threshold and probability to photographs whose people are known, and keep them in the gallery.
+
+    A rate that so few pairs cannot show is refused: at 95 %, 1 in 1000 takes 2,995 pairs of two people. The gallery is
+    made where there is none. A calibration holds for faces that are encoded with the same --flip and --jitter.
+    """
+    from nstcore.faces import report
+    from nstcore.faces.calibrate import calibrate_pairs
+    from nstcore.faces.folders import pairs_in
+
+    if reset:
+        _reset(gallery, folder is not None or pairs is not None, as_json)
+        return
+    root = _root("calibrate", folder, pairs)
+    how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
+    with contextlib.ExitStack() as stack:
+        opened = None if dry_run else stack.enter_context(open_gallery(gallery, create=True))
+        with _bar("encoding", as_json) as progress:
+            encoder = None if opened is None else opened.encoder
+            found, photographs = pairs_in(root, pairs, encoder=encoder, progress=progress, **how)
+        count, options = len(photographs.paths), {k: v for k, v in how.items() if k in ("flip", "jitter") and v}
+        source = f"{count} photographs of {found.people} people in {root.name or 'a folder'}"
+        source += "".join(f", {key} {value}" for key, value in options.items())
+        result = calibrate_pairs(found, false_accept_rate=far, confidence=confidence, source=source)
+        if opened is not None:
+            opened.set_calibration(result.calibration)
+    if as_json:
+        facts = {"gallery": None if dry_run else str(gallery), **result.to_json(), **_losses(photographs)}
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    typer.echo("\n".join([report.calibration_text(result), *report.failures(photographs)]))
+    typer.echo("nothing was stored" if dry_run else f"stored in {gallery}")
+
+
+def evaluate(
+    folder: Folder = None,
+    pairs: PairsFile = None,
+    gallery: Annotated[
+        Path | None, typer.Option("--gallery", "-g", help="Judge this gallery's threshold; default: the encoder's own.")
+    ] = None,
+    threshold: of.Threshold = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw ROC and distances: .svg, .png, .jpg or .webp.")
+    ] = None,
+    min_size: of.MinSize = of.MIN_SIZE,
+    min_score: of.MinScore = of.MIN_SCORE,
+    flip: of.Flip = False,
+    jitter: of.Jitter = 0,
+    max_pixels: of.MaxPixels = of.MAX_PIXELS,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how well people are told apart: accuracy, ROC, rates with intervals, identification with strangers.
+
+    Every rate that so few pairs cannot show is left out. docs/guide/faces-thresholds.md defines all of them.
+    """
+    from nstcore import files
+    from nstcore.faces import report
+    from nstcore.faces.decide import chosen_threshold
+    from nstcore.faces.encoder import load_encoder
+    from nstcore.faces.evaluate import evaluate as run
+    from nstcore.faces.evaluate import evaluate_pairs
+    from nstcore.faces.folders import pairs_in
+
+    root = _root("evaluate", folder, pairs)
+    if plot is not None:
+        report.check_plot(plot)
+        files.check_output(plot, inputs=[] if pairs is None else [pairs])
+    calibration, encoder = load_encoder().calibration, load_encoder()
+    if gallery is not None:
+        with open_gallery(gallery) as opened:
+            calibration, encoder = opened.calibration, opened.encoder
+    if threshold is not None:
+        from dataclasses import replace
+
+        calibration = replace(calibration, threshold=chosen_threshold(calibration, threshold))
+    how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
+    with _bar("encoding", as_json) as progress:
+        found, photographs = pairs_in(root, pairs, encoder=encoder, progress=progress, **how)
+    if pairs is None:
+        result = run(photographs.encodings, photographs.people, calibration)
+    else:
+        result = evaluate_pairs(found, calibration)
+    if plot is not None:
+        report.write_plot(plot, result)
+    if as_json:
+        typer.echo(json.dumps({**result.to_json(), **_losses(photographs)}, indent=2))
+    else:
+        typer.echo("\n".join([report.text(result), *report.failures(photographs)]))
+        if plot is not None:
+            typer.echo(f"drawn in {plot}")
+
+
+def _root(task: str, folder: Path | None, pairs: Path | None) -> Path:
+    if folder is None and pairs is None:
+        raise ArgumentError(f"[{task}] expects a folder with a folder a person, or --pairs, got neither")
+    return folder if folder is not None else pairs.parent  # type: ignore[union-attr]
+
+
+def _reset(gallery: Path, more: bool, as_json: bool) -> None:
+    if more:
+        raise ArgumentError("[calibrate] expects --reset alone, got photographs too")
+    with open_gallery(gallery) as opened:
+        opened.set_calibration(None)
+        own = opened.calibration
+    facts = {"gallery": str(gallery), "calibration": own.to_json()}
+    words = f"{gallery}: the encoder's own calibration again, threshold {own.threshold:.3f}"
+    typer.echo(json.dumps(facts, indent=2) if as_json else words)
+
+
+def _losses(photographs: Photographs) -> dict[str, Any]:
+    return {
+        "failures": [{"file": str(path), "error": why} for path, why in photographs.failures],
+        "several_faces": [str(path) for path in photographs.several],
+    }
+
+
+@contextmanager
+def _bar(label: str, quiet: bool) -> Iterator[Progress]:
+    """A bar whose length is known at the first step."""
+    with contextlib.ExitStack() as stack:
+        step: Any = None
+
+        def progress(_: int, total: int) -> None:
+            nonlocal step
+            if step is None:
+                step = stack.enter_context(_progress.counted(label, total, quiet))
+            step()
+
+        yield progress
