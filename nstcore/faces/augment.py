@@ -56,7 +56,8 @@ def augment(pictures: NDArray[np.uint8], how: Augmentation, rng: np.random.Gener
     x *= contrast[:, None, None, None]
     x += offset[:, None, None, None]
     np.clip(x, 0, 1, out=x)
-    return np.ascontiguousarray(x)
+    result: Floats = np.ascontiguousarray(x)
+    return result
 
 
 def _resampled(x: Floats, shift: Floats, factor: Floats, mirrored: NDArray[np.bool_]) -> Floats:
@@ -78,4 +79,6 @@ def _resampled(x: Floats, shift: Floats, factor: Floats, mirrored: NDArray[np.bo
 
 def plain(pictures: NDArray[np.uint8]) -> Floats:
     """The pictures as float32 in [0, 1], unchanged."""
-    return pictures.astype(np.float32) / np.float32(255)
+    x: Floats = pictures.astype(np.float32)
+    x /= np.float32(255)
+    return x

@@ -48,12 +48,14 @@ def draw(history: Sequence[TrainRow]) -> NDArray[np.uint8]:
     canvas = _chart.Raster(1440, 540)
     across = _chart.Axis(history[0].step, max(history[-1].step, history[0].step + 1))
     looks = [row for row in history if row.eer is not None]
-    lines = {name: [(r.step, getattr(r, name)) for r in history] for name in ("loss", "active", "positive", "negative")}
+    lines: dict[str, Any] = {
+        name: [(r.step, getattr(r, name)) for r in history] for name in ("loss", "active", "positive", "negative")
+    }
     names = {"loss": "loss", "active": "active triplets", "positive": "d² of one class", "negative": "d² of two"}
     most = max((v for line in lines.values() for _, v in line if np.isfinite(v)), default=1.0)
     left = _chart.Panel(canvas, (90, 40, 560, 480), across, _chart.Axis(0.0, _chart_top(most)))
     _panel(left, "what is trained on", {names[k]: v for k, v in lines.items()}, (580, 40))
-    errors = {
+    errors: dict[str, Any] = {
         "equal error rate": [(r.step, r.eer) for r in looks],
         "1 − AUC": [(r.step, 1 - r.auc) for r in looks if r.auc is not None],
         "one-shot error": [(r.step, 1 - r.one_shot) for r in looks if r.one_shot is not None],

@@ -19,9 +19,13 @@ _SHOWN = 12  # rows of the live table
 
 
 def train(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of folders, one a class.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder of folders, one a class.", show_default=False)
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The encoder to write: .npz")] = Path("encoder.npz"),
-    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="The small network, untrained (default).")] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="The small network, untrained (default).")
+    ] = False,
     fine_tune: Annotated[bool, typer.Option("--fine-tune", help="The face encoder's last layers.")] = False,
     start: Annotated[Path | None, typer.Option("--from", help="Go on from an encoder of an earlier training.")] = None,
     last: Annotated[int, typer.Option(min=1, help="Layers that --fine-tune trains.")] = 2,
@@ -61,7 +65,7 @@ def train(
     outputs = [p for p in (output, checkpoint, history, plot) if p is not None]
     _check_outputs(outputs, plot, [p for p in (start, resume) if p is not None and p != checkpoint])
     origin: str | Path = "fine-tune" if fine_tune else start if start is not None else "scratch"
-    options = {
+    options: dict[str, Any] = {
         "start": origin, "last": last, "align": align, "size": size, "side": side, "checkpoint": checkpoint,
         "resume": resume, "loss": loss, "mining": mining, "margin": margin, "steps": steps, "people": people,
         "photos": photos, "learning_rate": learning_rate, "warm_up": warm_up, "validation": validation,
