@@ -43,13 +43,13 @@ def torch_step(torch: Any, images: np.ndarray, labels: np.ndarray, ours: Ours, c
     parts: list[Any] = []
     for c, k in zip((3, 16, 32, 64), (16, 32, 64, 128), strict=True):
         parts += [nn.Conv2d(c, k, 3, padding=1, bias=False), nn.BatchNorm2d(k), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
-    net = nn.Sequential(*parts, nn.Flatten(), nn.Linear(2048, 128, bias=False), nn.BatchNorm1d(128))
+    net = nn.Sequential(*parts, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(512, 128, bias=False), nn.BatchNorm1d(128))
     with torch.no_grad():
         for i, layer in enumerate(ours.net.convolutions):
             parts[4 * i].weight.copy_(torch.from_numpy(layer.weight.data.transpose(0, 3, 1, 2).copy()))
-        matrix = ours.net.projection.weight.data.reshape(128, 4, 4, 128).transpose(0, 3, 1, 2).reshape(128, 2048)
+        matrix = ours.net.projection.weight.data.reshape(128, 2, 2, 128).transpose(0, 3, 1, 2).reshape(128, 512)
         net[-2].weight.copy_(torch.from_numpy(matrix.copy()))
-    x = torch.from_numpy(((images - 0.5) / 0.25).transpose(0, 3, 1, 2).copy())
+    x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     if channels_last:
         net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1e-2)
@@ -57,7 +57,8 @@ def torch_step(torch: Any, images: np.ndarray, labels: np.ndarray, ours: Ours, c
     itself = torch.eye(len(labels), dtype=torch.bool)
 
     def loss() -> Any:
-        z = nn.functional.normalize(net(x), dim=1)
+        variance, mean = torch.var_mean(x, (1, 2, 3), correction=0, keepdim=True)
+        z = nn.functional.normalize(net((x - mean) / torch.sqrt(variance + 1e-4)), dim=1)
         distance = (2 - 2 * z @ z.T).clamp_min(0)
         far = distance.masked_fill(~same | itself, -1).amax(1)
         near = distance.masked_fill(same, 9).amin(1)
@@ -86,7 +87,7 @@ def measure_step(bench: Bench) -> None:
     if torch := bench.libraries["torch"]:
         for name, last in (("PyTorch", False), ("PyTorch, channels last", True)):
             contenders.append(Contender(name, torch_step(torch, images, labels, Ours(images, labels), last)))
-    flops = 3 * 2.0 * BATCH * (sum(s * s * 9 * c * k for s, c, k in LAYERS) + 2048 * 128)
+    flops = 3 * 2.0 * BATCH * (sum(s * s * 9 * c * k for s, c, k in LAYERS) + 512 * 128)
     bench.measure(f"step, batch of {BATCH}, {SIDE}x{SIDE}", contenders, flops=flops)
 
 

@@ -1,111 +1,9 @@
 // Limited by memory: three passes forward (two reads, one write), five backward. A job takes a chunk of positions that
 // fits L1, where its sums are formed channel by channel; chunks are added in their order, in float64.
-#include "norm.h"
-
-#include <cmath>
-
-#include "../common/parallel.h"
-#include "../common/scratch.h"
-#include "../common/simd.h"
+#include "channels_cpu.h"
 
 namespace nst::NST_ISA_NS {
 namespace {
-
-using std::int64_t;
-
-constexpr int64_t chunk_bytes = 1 << 14;  // of x; the gradient beside it fits L1 too
-constexpr int unroll = 4;                 // independent sums of one channel: additions do not wait for each other
-
-template <class T>
-int64_t chunk_positions(const NormShape& s) {
-    return max_of<int64_t>(unroll, chunk_bytes / (max_of<int64_t>(1, s.channels) * static_cast<int64_t>(sizeof(T))));
-}
-
-// How one channel, or a vector of them, is normalised: y = (x - mean) weight + shift.
-template <class V>
-struct Line {
-    V mean, weight, shift;
-    V operator()(V x) const { return (x - mean) * weight + shift; }
-};
-
-template <class T>
-struct Lines {
-    const T *mean, *weight, *shift;
-    Line<Vec<T>> vector(int64_t c) const { return {load(mean + c), load(weight + c), load(shift + c)}; }
-    Line<T> one(int64_t c) const { return {mean[c], weight[c], shift[c]}; }
-};
-
-// The lines of all channels; room: 2 channels.
-template <class T>
-Lines<T> lines_of(const T* scale, const T* shift, const double* moments, const NormShape& s, T* room) {
-    for (int64_t c = 0; c < s.channels; c++) {
-        room[c] = static_cast<T>(moments[c]);
-        room[s.channels + c] =
-            static_cast<T>(static_cast<double>(scale[c]) / std::sqrt(moments[s.channels + c] + s.eps));
-    }
-    return {room, room + s.channels, shift};
-}
-
-// Adds up term(p, c) over `count` positions, a vector of channels at a time and then the channels left over.
-// term is called with a tag of the type that it shall give: a vector or one element.
-template <class T, class Term>
-void sum_channels(int64_t count, int64_t channels, T* sums, const Term& term) {
-    constexpr int W = lanes<T>;
-    int64_t c = 0;
-    for (; c + W <= channels; c += W) {
-        Vec<T> parts[unroll] = {};
-        int64_t p = 0;
-        for (; p + unroll <= count; p += unroll)
-            for (int u = 0; u < unroll; u++) parts[u] += term(p + u, c, Vec<T>{});
-        for (; p < count; p++) parts[0] += term(p, c, Vec<T>{});
-        store(sums + c, (parts[0] + parts[1]) + (parts[2] + parts[3]));
-    }
-    for (; c < channels; c++) {
-        T sum = 0;
-        for (int64_t p = 0; p < count; p++) sum += term(p, c, T{});
-        sums[c] = sum;
-    }
-}
-
-template <class T>
-inline T read(const T* from, T) {
-    return *from;
-}
-template <class T>
-inline Vec<T> read(const T* from, Vec<T>) {
-    return load(from);
-}
-
-// Means and squared deviations of each chunk by two passes in L1, joined as in Chan, Golub, LeVeque (1979).
-template <class T>
-void measure(const T* x, const NormShape& s, double* moments) {
-    const int64_t most = chunk_positions<T>(s), chunks = ceil_div(s.positions, most), k = s.channels;
-    Scratch<T> rooms(max_of<int64_t>(1, chunks) * 2 * k);
-    parallel_for(chunks, [&](int64_t job, int) {
-        const int64_t count = min_of(most, s.positions - job * most);
-        const T* from = x + job * most * k;
-        T *means = rooms.get() + job * 2 * k, *squares = means + k;
-        sum_channels<T>(count, k, means,
-                        [&](int64_t p, int64_t c, auto tag) { return read<T>(from + p * k + c, tag); });
-        for (int64_t c = 0; c < k; c++) means[c] /= static_cast<T>(count);
-        sum_channels<T>(count, k, squares, [&](int64_t p, int64_t c, auto tag) {
-            const auto off = read<T>(from + p * k + c, tag) - read<T>(means + c, tag);
-            return off * off;
-        });
-    });
-    for (int64_t c = 0; c < k; c++) {
-        double total = 0, squares = 0;
-        const auto count_of = [&](int64_t i) { return static_cast<double>(min_of(most, s.positions - i * most)); };
-        for (int64_t i = 0; i < chunks; i++) total += count_of(i) * static_cast<double>(rooms.get()[i * 2 * k + c]);
-        const double mean = total / static_cast<double>(s.positions);
-        for (int64_t i = 0; i < chunks; i++) {
-            const double off = static_cast<double>(rooms.get()[i * 2 * k + c]) - mean;
-            squares += static_cast<double>(rooms.get()[i * 2 * k + k + c]) + count_of(i) * off * off;
-        }
-        moments[c] = mean;
-        moments[k + c] = squares / static_cast<double>(s.positions);
-    }
-}
 
 // Calls each(p, c, tag) for all positions of [0, count) and channels.
 template <class T, class Each>
@@ -116,42 +14,6 @@ void for_each(int64_t count, int64_t channels, const Each& each) {
         for (; c + W <= channels; c += W) each(p, c, Vec<T>{});
         for (; c < channels; c++) each(p, c, T{});
     }
-}
-
-template <class T>
-inline T keep_where_positive(T of, T value) {
-    return of > T(0) ? value : T(0);
-}
-template <class T>
-inline Vec<T> keep_where_positive(Vec<T> of, Vec<T> value) {
-    return of > Vec<T>{} ? value : Vec<T>{};
-}
-
-template <class T>
-inline Line<T> line_at(const Lines<T>& lines, int64_t c, T) {
-    return lines.one(c);
-}
-template <class T>
-inline Line<Vec<T>> line_at(const Lines<T>& lines, int64_t c, Vec<T>) {
-    return lines.vector(c);
-}
-
-template <class T>
-inline void write(T* to, T v) {
-    *to = v;
-}
-template <class T>
-inline void write(T* to, Vec<T> v) {
-    store(to, v);
-}
-
-template <class T>
-inline T clip(T v) {
-    return T(0) > v ? T(0) : v;
-}
-template <class T>
-inline Vec<T> clip(Vec<T> v) {
-    return relu<T>(v);
 }
 
 }  // namespace
@@ -177,7 +39,7 @@ template <class T>
 void batch_norm_backward_cpu(const T* x, const T* dy, const T* scale, const T* shift, const double* moments,
                              const NormShape& s, T* dx, T* dscale, T* dshift) {
     const int64_t k = s.channels, most = chunk_positions<T>(s), chunks = ceil_div(s.positions, most);
-    Scratch<T> room(5 * max_of<int64_t>(1, k)), rooms(max_of<int64_t>(1, chunks) * 2 * k);
+    Scratch<T> room(4 * max_of<int64_t>(1, k)), rooms(max_of<int64_t>(1, chunks) * 2 * k);
     const Lines<T> lines = lines_of(scale, shift, moments, s, room.get());
     const auto slope = [&](int64_t i, int64_t c, auto tag) {  // dy behind the ReLU
         const auto g = read<T>(dy + i, tag);
@@ -192,27 +54,15 @@ void batch_norm_backward_cpu(const T* x, const T* dy, const T* scale, const T* s
             return slope(i, c, tag) * (read<T>(x + i, tag) - read<T>(lines.mean + c, tag));
         });
     });
-    T *mean_slope = room.get() + 2 * k, *along = room.get() + 3 * k;
-    for (int64_t c = 0; c < k; c++) {
-        double slopes = 0, products = 0;
-        for (int64_t i = 0; i < chunks; i++) {
-            slopes += static_cast<double>(rooms.get()[i * 2 * k + c]);
-            products += static_cast<double>(rooms.get()[i * 2 * k + k + c]);
-        }
-        const double variance = moments[k + c] + s.eps, n = static_cast<double>(s.positions);
-        dshift[c] = static_cast<T>(slopes);
-        dscale[c] = static_cast<T>(products / std::sqrt(variance));
-        mean_slope[c] = s.given ? T(0) : static_cast<T>(slopes / n);
-        along[c] = s.given ? T(0) : static_cast<T>(products / (variance * n));
-    }
+    const Slopes<T> slopes = join_slopes(rooms.get(), chunks, moments, s, room.get() + 2 * k, dscale, dshift);
     if (!dx) return;
     parallel_for(chunks, [&](int64_t job, int) {
         const int64_t at = job * most * k;
         for_each<T>(min_of(most, s.positions - job * most), k, [&](int64_t p, int64_t c, auto tag) {
             const int64_t i = at + p * k + c;
             const auto off = read<T>(x + i, tag) - read<T>(lines.mean + c, tag);
-            write<T>(dx + i, read<T>(lines.weight + c, tag) *
-                                 (slope(i, c, tag) - read<T>(mean_slope + c, tag) - off * read<T>(along + c, tag)));
+            write<T>(dx + i, read<T>(lines.weight + c, tag) * (slope(i, c, tag) - read<T>(slopes.mean_slope + c, tag) -
+                                                               off * read<T>(slopes.along + c, tag)));
         });
     });
 }

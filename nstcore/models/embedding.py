@@ -13,20 +13,21 @@ from nstcore import ops, weights
 from nstcore.autograd import Tensor, no_grad
 from nstcore.errors import ArgumentError, DTypeError, ShapeError, WeightsError
 from nstcore.models.embedding_layout import ARCHITECTURE, CHANNELS, FILTERS, KERNEL, features
-from nstcore.nn.layers import Conv2d, MaxPool2d
+from nstcore.nn.layers import Conv2d
 from nstcore.nn.module import Module
 from nstcore.nn.normalisation import BatchNorm
 from nstcore.ops._op import whole
 
 Array = NDArray[Any]
-CENTRED = {"color_order": "RGB", "scale": 1.0, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+DARKEST = 1e-4  # variance of a picture beside which it counts as having none
 LEAST_SIDE, MOST_SIDE, MOST_SIZE = 16, 256, 4096
 
 
 class EmbeddingNet(Module):
-    """Four blocks of convolution, batch normalisation with ReLU and max pool; a matrix, normalised; rows of length 1.
+    """Four blocks of convolution, batch normalisation with ReLU and max pool; a mean over 2 × 2; a matrix, normalised.
 
-    chips (n, side, side, 3) in [0, 1] -> encodings (n, size) on the unit sphere. Distances between encodings are
+    chips (n, side, side, 3) in [0, 1] -> encodings (n, size) on the unit sphere. Each picture is first brought to mean 0
+    and variance 1, so that light and contrast as a whole do not count. Distances between encodings are
     Euclidean, from 0 to 2. `threshold` is the distance up to which two pictures count as one class's; None until
     training has chosen it.
     Source: Schroff, Kalenichenko, Philbin, "FaceNet", CVPR 2015, section 3 (embedding); Koch, Zemel, Salakhutdinov,
@@ -47,14 +48,13 @@ class EmbeddingNet(Module):
         self.convolutions = [
             Conv2d(c, k, KERNEL, padding=1, bias=False, rng=rng) for c, k in zip(inputs, FILTERS, strict=True)
         ]
-        self.norms = [BatchNorm(k, activation="relu") for k in FILTERS]
+        self.norms = [BatchNorm(k, activation="relu", pool=True) for k in FILTERS]
         # A matrix as a 1 x 1 convolution: our own kernels, which do not depend on the number of threads.
         self.projection = Conv2d(features(self.side), self.size, 1, bias=False, rng=rng)
         # Features behind a ReLU are all positive, so without a normalisation all encodings start at nearly one point,
         # where the hardest triplets keep them: the gradient of a collapsed batch vanishes.
         self.spread = BatchNorm(self.size)
         self.threshold: float | None = None
-        self._pool = MaxPool2d(2)
         self.astype(dtype)
 
     @property
@@ -69,7 +69,7 @@ class EmbeddingNet(Module):
 
     def save(self, path: str | Path, **meta: Any) -> None:
         """Write the weights so that `embedding_net` can read them; `meta` is stored beside them."""
-        facts = {"architecture": ARCHITECTURE, "preprocessing": CENTRED, "encoding": self.facts, "chip": self.side}
+        facts = {"architecture": ARCHITECTURE, "preprocessing": None, "encoding": self.facts, "chip": self.side}
         super().save(path, **{**facts, **meta})
 
     def encode(self, chips: Any, *, batch: int = 64) -> Array:
@@ -114,10 +114,12 @@ class EmbeddingNet(Module):
             raise ShapeError(f"[embedding_net] expects chips (n, {self.side}, {self.side}, {CHANNELS}), got {shape}")
 
     def _encoding(self, chips: Tensor) -> Any:
-        mean, std = np.asarray(CENTRED["mean"]), np.asarray(CENTRED["std"])
-        x = ops.normalize_channels(chips, CENTRED["scale"] / std, -mean / std)
+        centred = chips - ops.mean(chips, axis=(1, 2, 3), keepdims=True)
+        x = centred / ops.sqrt(ops.mean(centred * centred, axis=(1, 2, 3), keepdims=True) + DARKEST)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = self._pool(norm(convolution(x)))
+            x = norm(convolution(x))
+        if x.shape[1] > 1:
+            x = ops.avg_pool2d(x, 2, ceil_mode=True)
         z = self.projection(ops.reshape(x, (len(x), 1, 1, -1)))
         return ops.l2_normalize(self.spread(ops.reshape(z, (len(x), self.size))))
 

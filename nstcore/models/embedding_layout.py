@@ -11,7 +11,8 @@ FILTERS = (16, 32, 64, 128)  # of one block each: convolution, normalisation wit
 def features(side: int) -> int:
     """How many numbers are left of a picture of side × side pixels before the last, linear layer.
 
-    >>> features(64)
-    2048
+    >>> features(64), features(16)
+    (512, 128)
     """
-    return (side >> len(FILTERS)) ** 2 * FILTERS[-1]
+    grid = side >> len(FILTERS)
+    return ((grid + 1) // 2) ** 2 * FILTERS[-1]

@@ -8,6 +8,7 @@ import numpy as np
 
 from nstcore import ops
 from nstcore.autograd import Tensor
+from nstcore.errors import ArgumentError
 from nstcore.nn.module import Module
 
 
@@ -28,24 +29,36 @@ class BatchNorm(Module):
 
     While it learns it uses the moments of the batch, and moves the running ones by `momentum` towards them:
     running ← (1 − momentum) · running + momentum · batch, the variance unbiased. As trained it uses the running ones.
-    running: buffer (2, c), mean and variance. activation: "relu" or None, fused.
+    running: buffer (2, c), mean and variance. activation: "relu" or None, fused. pool: with "relu" also a max pool of
+    size 2 behind it in the same pass: (n, h, w, c) -> (n, ⌊h/2⌋, ⌊w/2⌋, c); see `nstcore.ops.batch_norm_pool2d`.
     Source: Ioffe, Szegedy, "Batch Normalization", ICML 2015, algorithms 1 and 2.
     """
 
     def __init__(
-        self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1, activation: Literal["relu"] | None = None
+        self,
+        channels: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        activation: Literal["relu"] | None = None,
+        pool: bool = False,
     ) -> None:
+        if pool and activation != "relu":
+            raise ArgumentError(f"[BatchNorm] expects activation 'relu' where it pools, got {activation!r}")
         self.scale = Tensor(np.ones(channels, np.float32), requires_grad=True)
         self.shift = Tensor(np.zeros(channels, np.float32), requires_grad=True)
         self.running = np.stack([np.zeros(channels, np.float32), np.ones(channels, np.float32)])
-        self.eps, self.momentum, self.activation = eps, momentum, activation
+        self.eps, self.momentum, self.activation, self.pool = eps, momentum, activation, pool
 
     def forward(self, x: Any) -> Any:
         """x: (..., c)."""
+        moments, found = None if self.training else self.running, np.empty(self.running.shape)
+        if self.pool:
+            y = ops.batch_norm_pool2d(x, self.scale, self.shift, moments, self.eps, found)
+        else:
+            y = ops.batch_norm(x, self.scale, self.shift, moments, self.eps, self.activation, found)
         if not self.training:
-            return ops.batch_norm(x, self.scale, self.shift, self.running, self.eps, self.activation)
-        found = np.empty(self.running.shape)
-        y = ops.batch_norm(x, self.scale, self.shift, None, self.eps, self.activation, found)
+            return y
         count = x.size // x.shape[-1]
         found[1] *= count / max(1, count - 1)
         self.running += (self.momentum * (found - self.running)).astype(self.running.dtype)

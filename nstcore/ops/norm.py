@@ -38,31 +38,46 @@ def batch_norm(
     array([[-1.],
            [ 1.]])
     """
-    x, scale, shift = operand(x, None), operand(scale, None), operand(shift, None)
-    channels = check_shapes(BATCH_NORM, (x, scale, shift))["c"]
-    check_dtypes(BATCH_NORM, (x, scale, shift))
-    if not (isinstance(eps, REAL) and 0 < eps < np.inf):
-        raise ArgumentError(f"[batch_norm] expects eps above 0, got {eps!r}")
     if activation not in (None, "relu"):
         raise ArgumentError(f"[batch_norm] expects activation None or 'relu', got {activation!r}")
+    return _run(BATCH_NORM, x, scale, shift, moments, eps, found, relu=activation == "relu")
+
+
+def batch_norm_pool2d(
+    x: Any, scale: Any, shift: Any, moments: Array | None = None, eps: float = 1e-5, found: Array | None = None
+) -> Any:
+    """`batch_norm` with a ReLU and then `max_pool2d` of size 2, in one pass: (n, h, w, c) -> (n, ⌊h/2⌋, ⌊w/2⌋, c).
+
+    Arguments and errors as `batch_norm`; also `ShapeError` for pictures of less than 2 × 2. The gradient goes to the
+    first of equal values of a window, and is 0 where none is above 0.
+
+    >>> batch_norm_pool2d(np.arange(4.0).reshape(1, 2, 2, 1), np.ones(1), np.zeros(1), np.array([[1.0], [1.0]]), 1e-12)
+    array([[[[2.]]]])
+    """
+    x = operand(x, None)
+    if len(x.shape) == 4 and min(x.shape[1:3]) < 2:
+        raise ShapeError(f"[batch_norm_pool2d] expects pictures of at least 2 x 2, got {x.shape}")
+    return _run(BATCH_NORM_POOL2D, x, scale, shift, moments, eps, found)
+
+
+def _run(op: Op, x: Any, scale: Any, shift: Any, moments: Any, eps: Any, found: Any, **options: Any) -> Any:
+    """Check what both normalisations take, and apply one."""
+    x, scale, shift = operand(x, None), operand(scale, None), operand(shift, None)
+    channels = check_shapes(op, (x, scale, shift))["c"]
+    check_dtypes(op, (x, scale, shift))
+    if not (isinstance(eps, REAL) and 0 < eps < np.inf):
+        raise ArgumentError(f"[{op.name}] expects eps above 0, got {eps!r}")
     if moments is None and x.size == 0:
-        raise ShapeError(f"[batch_norm] expects at least one position to measure moments of, got {x.shape}")
+        raise ShapeError(f"[{op.name}] expects at least one position to measure moments of, got {x.shape}")
     if found is None:
         found = np.empty((2, channels))
     if found.shape != (2, channels) or found.dtype != np.float64 or not found.flags.c_contiguous:
-        raise ShapeError(f"[batch_norm] expects found as float64 (2, {channels}), got {found.dtype} {found.shape}")
+        raise ShapeError(f"[{op.name}] expects found as float64 (2, {channels}), got {found.dtype} {found.shape}")
     if moments is not None:
         if np.shape(moments) != (2, channels):
-            raise ShapeError(f"[batch_norm] expects moments of shape (2, {channels}), got {np.shape(moments)}")
+            raise ShapeError(f"[{op.name}] expects moments of shape (2, {channels}), got {np.shape(moments)}")
         found[...] = moments
-    return apply(
-        BATCH_NORM,
-        (x, scale, shift),
-        found=found,
-        given=moments is not None,
-        eps=float(eps),
-        relu=activation == "relu",
-    )
+    return apply(op, (x, scale, shift), found=found, given=moments is not None, eps=float(eps), **options)
 
 
 def dropout(x: Any, rate: float, seed: int | tuple[int, ...] = 0) -> Any:
@@ -141,6 +156,58 @@ def _norm_cpu_back(
     return dx, dscale, dshift
 
 
+def _pool(ctx: Context, x: Array, scale: Array, shift: Array, found: Array, given: bool, eps: float) -> Array:
+    inner = Context(ctx.needs)
+    y = _norm(inner, x, scale, shift, found, given, eps, False)
+    ctx.save(x, scale, shift)
+    windows = _windows(y)
+    at = np.argmax(windows, axis=3)[:, :, :, None]  # the first of equal ones, or the first NaN
+    ctx.extra = inner, at
+    return np.maximum(np.take_along_axis(windows, at, 3)[:, :, :, 0], 0)
+
+
+def _windows(y: Array) -> Array:
+    """(n, h, w, c) as (n, h/2, w/2, 4, c); a last row or column without a partner is dropped."""
+    n, h, w, c = y.shape
+    even = y[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c)
+    return even.transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4, c)
+
+
+def _pool_back(ctx: Context, grad: Array, found: Array, given: bool, eps: float) -> tuple[Array | None, ...]:
+    (x, _, _), (inner, at) = ctx.saved(), ctx.extra
+    n, h, w, c = x.shape
+    spread = np.zeros((n, h // 2, w // 2, 4, c), x.dtype)
+    np.put_along_axis(spread, at, grad[:, :, :, None], 3)
+    whole_map = np.zeros_like(x)
+    rows = spread.reshape(n, h // 2, w // 2, 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+    whole_map[:, : h // 2 * 2, : w // 2 * 2] = rows.reshape(n, h // 2 * 2, w // 2 * 2, c)
+    return _norm_back(inner, whole_map, found, given, eps, True)
+
+
+def _pool_cpu(ctx: Context, x: Array, scale: Array, shift: Array, found: Array, given: bool, eps: float) -> Array:
+    from nstcore.backend.cpu import native
+
+    x, scale, shift = np.ascontiguousarray(x), np.ascontiguousarray(scale), np.ascontiguousarray(shift)
+    shape = (x.shape[0], x.shape[1] // 2, x.shape[2] // 2, x.shape[3])
+    y, top = empty(shape, x.dtype), empty(shape, x.dtype)
+    native.batch_norm_pool2d_forward_cpu(x, scale, shift, eps, given, found, y, top)
+    ctx.save(x, scale, shift)
+    ctx.extra = found.copy(), top
+    return y
+
+
+def _pool_cpu_back(ctx: Context, grad: Array, found: Array, given: bool, eps: float) -> tuple[Array | None, ...]:
+    from nstcore.backend.cpu import native
+
+    (x, scale, shift), (moments, top) = ctx.saved(), ctx.extra
+    dx = empty(x.shape, x.dtype) if ctx.needs[0] else None
+    dscale, dshift = np.empty_like(scale), np.empty_like(shift)
+    native.batch_norm_pool2d_backward_cpu(
+        x, top, np.ascontiguousarray(grad), scale, shift, moments, eps, given, dx, dscale, dshift
+    )
+    return dx, dscale, dshift
+
+
 def _kept(shape: tuple[int, ...], dtype: Any, rate: float, seed: tuple[int, ...]) -> Array:
     """1 / (1 − rate) for elements that stay, 0 for the others."""
     stays = np.random.default_rng(seed).random(shape, np.float32) >= rate
@@ -162,6 +229,14 @@ def _two_sided(rng: np.random.Generator, shape: tuple[int, ...], index: int) -> 
         return 0.1 * rng.random(shape)
     number = np.arange(int(np.prod(shape))).reshape(shape)
     return np.where((number if index else number // shape[-1]) % 2, 1.0, -1.0) * (1 + 0.3 * rng.random(shape))
+
+
+def _apart(rng: np.random.Generator, shape: tuple[int, ...], index: int) -> Array:
+    """As `_two_sided`, but x is a shuffled grid around 0: no two values of a window are close, none is close to 0."""
+    if index:
+        return _two_sided(rng, shape, index)
+    grid = (rng.permutation(int(np.prod(shape))) - 0.5 * np.prod(shape) + 0.25).reshape(shape)
+    return 0.5 * grid / max(1, grid.size) + 0.3 * np.sign(grid)
 
 
 def _norm_case(label: str, x: tuple[int, ...], draw: Any = None, **params: Any) -> Case:
@@ -191,6 +266,28 @@ BATCH_NORM = register(
         tolerance=Tolerance(float32=4e-6, float64=1e-14),
         flops=lambda x, *_, **__: 6.0 * np.prod(x),
         traffic=lambda x, *_, **__: 3.0 * np.prod(x),
+        source="Ioffe, Szegedy: Batch Normalization, ICML 2015",
+    )
+)
+# Channels around a vector, pictures with and without rows that the pool drops.
+BATCH_NORM_POOL2D = register(
+    Op(
+        "batch_norm_pool2d",
+        "n h w c, c, c -> n p q c",
+        batch_norm_pool2d,
+        Kernel(_pool, _pool_back),
+        (
+            _norm_case("one window", (1, 2, 2, 3), _apart),
+            _norm_case("maps", (2, 6, 4, 16), _apart),
+            _norm_case("a row and column dropped", (2, 5, 7, 19), _apart),
+            _norm_case("several chunks", (3, 22, 20, 33), _apart),
+            _norm_case("given moments", (2, 4, 6, 8), _apart, moments=np.stack([np.full(8, 0.1), np.full(8, 0.5)])),
+            _norm_case("no images", (0, 4, 4, 3), _apart, moments=np.ones((2, 3))),
+        ),
+        cpu=Kernel(_pool_cpu, _pool_cpu_back, ("batch_norm_pool2d_forward_cpu", "batch_norm_pool2d_backward_cpu")),
+        tolerance=Tolerance(float32=4e-6, float64=2e-14),
+        flops=lambda x, *_, **__: 7.0 * np.prod(x),
+        traffic=lambda x, *_, **__: 2.5 * np.prod(x),
         source="Ioffe, Szegedy: Batch Normalization, ICML 2015",
     )
 )

@@ -172,7 +172,7 @@ def test_train_and_eval_reach_every_part() -> None:
     assert all(part.training for part in net.modules())
     net.eval()
     assert not any(part.training for part in net.modules())
-    assert len(list(net.modules())) == 12  # the network, 5 convolutions, 5 norms, the pool
+    assert len(list(net.modules())) == 11  # the network, 5 convolutions, 5 norms
 
 
 def test_a_float64_network_has_float64_buffers_and_whole_counters() -> None:
