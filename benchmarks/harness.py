@@ -13,7 +13,7 @@ from pathlib import Path
 # Switches of one benchmark file alone.
 EXTRA = {
     "gallery_bench": {"--small": "100,000 people alone"},
-    "style_bench": {"--to-loss": "time to the loss that PyTorch's L-BFGS reaches in 300 evaluations, nothing else"}
+    "style_bench": {"--to-loss": "time to the loss that PyTorch's L-BFGS reaches in 300 evaluations, nothing else"},
 }
 
 

@@ -1,4 +1,4 @@
-"""Which rule combines several photographs of a person best: nearest, mean or medoid. Decision record 0008 has the table.
+"""Which rule combines several photographs of a person best: nearest, mean or medoid (decision record 0008).
 
     python tools/gallery_rule.py FOLDER     FOLDER has orl.npz (images, labels), and photos/<person>/*.jpg
 
@@ -99,7 +99,9 @@ def main(folder: Path) -> None:
     files = sorted((folder / "photos").glob("*/*"))
     colour = _encodings([nst.images.load(path) for path in files])
     names = np.array([path.parent.name for path in files])
-    print("| photographs | enrolled | rule | equal error | accepted, 0.6 | rejected, 0.6 | at 1/1000 | rejected | wrong |")
+    print(
+        "| photographs | enrolled | rule | equal error | accepted, 0.6 | rejected, 0.6 | at 1/1000 | rejected | wrong |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for count in (1, 2, 3, 5, 8):
         rng = np.random.default_rng(count)
@@ -108,7 +110,14 @@ def main(folder: Path) -> None:
             print(_row("ORL", count, rule, [_trial(grey, labels, mask, rule) for mask in masks]))
     for rule in RULES:
         others = ~np.eye(len(files), dtype=bool)
-        print(_row("15, leave one out", 14, rule, [_trial(colour, names, mask, rule) for mask in others if _known(names, mask)]))
+        print(
+            _row(
+                "15, leave one out",
+                14,
+                rule,
+                [_trial(colour, names, mask, rule) for mask in others if _known(names, mask)],
+            )
+        )
 
 
 def _some(labels: Array, count: int, rng: np.random.Generator) -> Array:

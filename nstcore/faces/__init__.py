@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # Functions that share their module's name are imported here, or the module would take the name; the networks and
 # Pillow are loaded when they are first needed.
-from nstcore.faces.align import align, jittered
+from nstcore.faces.align import align, jittered, jittered_chips
 from nstcore.faces.answers import Match, Verification
 from nstcore.faces.augment import Augmentation
 from nstcore.faces.calibrate import CalibrationReport, calibrate
@@ -32,5 +32,6 @@ __all__ = [
     "Augmentation", "Calibration", "CalibrationReport", "Encoder", "Enrolment", "Evaluation", "Face", "Found",
     "Gallery", "Match", "OneShot", "Person", "Photo", "Quality", "Sampler", "TrainSettings", "Trained",
     "Verification", "VerificationHead", "align", "calibrate", "detect", "draw", "encode", "encode_faces", "evaluate",
-    "jittered", "load_encoder", "load_head", "one_shot", "problems", "quality", "train_encoder", "verify",
+    "jittered", "jittered_chips", "load_encoder", "load_head", "one_shot", "problems", "quality", "train_encoder",
+    "verify",
 ]  # fmt: skip

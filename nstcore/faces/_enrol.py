@@ -29,35 +29,46 @@ class Portrait:
     problems: list[str]
 
 
-def fingerprint(image: images.Source) -> tuple[str | None, bytes]:
-    """The name of a picture's file and its SHA-256; without a file, that of the pixels."""
-    if not isinstance(image, (str, os.PathLike)):
-        pixels = images.load(image)
-        return None, hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
-    digest = hashlib.sha256()
-    try:
-        with open(image, "rb") as file:
-            while block := file.read(_CHUNK):
-                digest.update(block)
-    except (OSError, ValueError):
-        images.load(image)  # says what is wrong with it
-        raise ImageError(f"[enroll] {image} cannot be read") from None
-    return source_name(os.fspath(image)), digest.digest()
+class Picture:
+    """A picture, read once where it may be read only once: a file object has ended afterwards."""
+
+    def __init__(self, image: images.Source, max_pixels: int | None = None) -> None:
+        self._limit = {} if max_pixels is None else {"max_pixels": max_pixels}
+        self.name = picture_name(image)
+        self._file = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+        self._image = image if self._file is not None else images.load(image, **self._limit)
+
+    def load(self) -> NDArray[np.float32]:
+        """The pixels."""
+        return images.load(self._image, **self._limit)
+
+    def fingerprint(self) -> tuple[str | None, bytes]:
+        """The name of the picture's file and its SHA-256; without a file, that of the pixels."""
+        if self._file is None:
+            pixels = self.load()
+            return None, hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
+        digest = hashlib.sha256()
+        try:
+            with open(self._file, "rb") as file:
+                while block := file.read(_CHUNK):
+                    digest.update(block)
+        except (OSError, ValueError):
+            self.load()  # says what is wrong with it
+            raise ImageError(f"[enroll] {self._file} cannot be read") from None
+        return source_name(self._file), digest.digest()
 
 
-def portrait(image: images.Source, encoder: Encoder, check_quality: bool, options: dict[str, Any]) -> Portrait:
+def portrait(picture: Picture, encoder: Encoder, check_quality: bool, options: dict[str, Any]) -> Portrait:
     """Find, judge and encode the face of a picture; options as `encode_faces`.
 
-    Raises `NoFaceError` (also for a face that is not good enough, if that is to be checked) and what `encode_one` raises.
+    Raises what `encode_one` raises; `NoFaceError` also for a face that is not good enough, if that is to be checked.
     """
-    name = picture_name(image)
-    limit = {key: options[key] for key in ("max_pixels",) if key in options}
-    picture = images.load(image, **limit)
-    face, encoding = encode_one(picture, task="enroll", name=name, encoder=encoder, **options)
-    found = quality(picture, face)
+    pixels = picture.load()
+    face, encoding = encode_one(pixels, task="enroll", name=picture.name, encoder=encoder, **options)
+    found = quality(pixels, face)
     against = problems(found)
     if against and check_quality:
-        raise NoFaceError(f"[enroll] {name}: {'; '.join(against)} (the quality check can be switched off)")
+        raise NoFaceError(f"[enroll] {picture.name}: {'; '.join(against)} (the quality check can be switched off)")
     facts = {**face.to_json(), "quality": found.to_json()}
     return Portrait(encoding, {key: _rounded(value) for key, value in facts.items()}, against)
 

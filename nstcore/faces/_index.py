@@ -65,8 +65,9 @@ def unpack(blobs: Sequence[bytes], size: int) -> tuple[Numbers, Numbers, Vectors
 
 def _sums(words: NDArray[np.uint32], heads: NDArray[Any]) -> NDArray[np.uint64]:
     """Each encoding's words, modulo 2^32, and the numbers of photograph and person, modulo 2^64."""
-    numbers: NDArray[np.uint64] = (heads["photo"].astype(np.uint64) * np.uint64(3) + heads["person"].astype(np.uint64)) * _MIXED
-    return numbers + words.sum(axis=1, dtype=np.uint32)
+    numbers = heads["photo"].astype(np.uint64) * np.uint64(3) + heads["person"].astype(np.uint64) + np.uint64(1)
+    sums: NDArray[np.uint64] = numbers * _MIXED + words.sum(axis=1, dtype=np.uint32)
+    return sums
 
 
 class Index:
@@ -80,6 +81,16 @@ class Index:
         self.size = size
         self._clear(0)
         self._seen: tuple[int, int] | None = None
+
+    def check(self, connection: sqlite3.Connection) -> None:
+        """Read everything anew, and compare each encoding with the row that it stands in."""
+        self._seen = None
+        self.refresh(connection)
+        hidden = set(_hidden(connection))
+        rows = connection.execute("SELECT id, person FROM photo ORDER BY id")
+        shown = np.array([row for row in rows if row[1] not in hidden], np.int64).reshape(-1, 2)
+        if not np.array_equal(shown, np.stack([self.photos, self._owners[: self._count]], axis=1)):
+            raise GalleryError("[gallery] the file is damaged: an encoding is another photograph's")
 
     @property
     def points(self) -> Vectors:
@@ -123,6 +134,8 @@ class Index:
                 photos, people, vectors = unpack([row[0] for row in rows], self.size)
                 if not np.isfinite(vectors).all():
                     raise ValueError("an encoding is not finite")
+                if photos[0] <= self._last or (np.diff(photos) <= 0).any():
+                    raise ValueError("an encoding is another photograph's")
             except (ValueError, TypeError) as error:
                 raise GalleryError(f"[gallery] the file is damaged: {error}") from error
             self._last = int(photos[-1])

@@ -44,9 +44,7 @@ def align(image: Any, face: Face | Sequence[Face], size: int = CHIP) -> Any:
     >>> align(np.zeros((150, 150, 3), np.uint8), [face, face]).shape
     (2, 150, 150, 3)
     """
-    picture, side = _picture(image), whole("align", "a size", size)
-    if side < 1:
-        raise ArgumentError(f"[align] expects a size of at least 1, got {side}")
+    picture, side = _picture(image), _count("a size", size, 1)
     one = isinstance(face, Face)
     faces = [face] if isinstance(face, Face) else list(face)
     chips = [_chip(picture, similarity(_landmarks(f), TEMPLATE * (side / CHIP)), side) for f in faces]
@@ -59,23 +57,45 @@ def jittered(image: Any, face: Face, count: int, *, seed: int = 0, size: int = C
     """`count` chips of one face, each turned, scaled and moved a little: (count, size, size, 3).
 
     Turns are normal with a deviation of 3°, scales of 3 %, shifts of 1.5 % of the chip's side; every second chip is
-    mirrored. The same seed gives the same chips. Arguments and errors as `align`.
+    mirrored. The same seed gives the same chips, and the first ones do not depend on how many follow. Arguments and
+    errors as `align`.
     """
-    picture, side = _picture(image), whole("align", "a size", size)
-    rng = np.random.default_rng(seed)
-    base = similarity(_landmarks(face), TEMPLATE * (side / CHIP))
-    chips = []
-    for index in range(whole("align", "a count", count)):
+    picture, side = _picture(image), _count("a size", size, 1)
+    base = np.vstack([similarity(_landmarks(face), TEMPLATE * (side / CHIP)), [0, 0, 1]])
+    chips = [_chip(picture, change @ base, side) for change in _changes(count, side, seed)]
+    return ops.concat(chips) if chips else np.zeros((0, side, side, 3), picture.dtype)
+
+
+def jittered_chips(chips: Any, count: int, *, seed: int = 0) -> NDArray[np.floating[Any]]:
+    """The same as `jittered` where the photograph is not at hand: (n, count, s, s, 3) from chips (n, s, s, 3).
+
+    chips: RGB, float in [0, 1] or uint8; what a turned chip needs beyond its border is its border again. Every chip is
+    changed in the same ways. Gives float32, float64 for float64. Raises what `nstcore.images.as_images` does.
+    """
+    batch = images.as_images(chips)
+    side = batch.shape[1]
+    if batch.shape[2] != side:
+        raise ShapeError(f"[jittered_chips] expects chips (n, s, s, 3), got {batch.shape}")
+    margin = -(-side // 8)
+    wide = np.pad(batch, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="edge")
+    changes = _changes(count, side, seed)
+    result = np.empty((len(batch), len(changes), *batch.shape[1:]), batch.dtype)
+    for index, change in enumerate(changes):
+        back = _inverse(change) + np.array([[0, 0, margin], [0, 0, margin]])
+        np.clip(ops.warp_affine(wide, back, side), 0, 1, out=result[:, index])
+    return result
+
+
+def _changes(count: int, side: int, seed: int) -> list[Matrix]:
+    """Small similarities (2, 3) of a chip, about its centre; every second one mirrors it."""
+    rng, centre, changes = np.random.default_rng(seed), np.full(2, side / 2), []
+    for index in range(_count("a count", count, 0)):
         turn, growth = rng.normal(0, np.deg2rad(3)), np.exp(rng.normal(0, 0.03))
         shift = rng.normal(0, 0.015 * side, 2)
-        rotation = growth * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        centre = np.full(2, side / 2)
-        matrix = rotation @ base
-        matrix[:, 2] += centre + shift - rotation @ centre
-        if index % 2:
-            matrix = np.array([[-1.0, 0, side], [0, 1, 0]]) @ np.vstack([matrix, [0, 0, 1]])
-        chips.append(_chip(picture, matrix, side))
-    return ops.concat(chips) if chips else np.zeros((0, side, side, 3), picture.dtype)
+        linear = growth * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        linear = linear * [[-1], [1]] if index % 2 else linear
+        changes.append(np.column_stack([linear, centre + shift - linear @ centre]))
+    return changes
 
 
 def similarity(source: Array, target: Array) -> Matrix:
@@ -99,6 +119,19 @@ def similarity(source: Array, target: Array) -> Matrix:
     return np.column_stack([linear, to_mean - linear @ from_mean])
 
 
+def _count(name: str, value: int, least: int) -> int:
+    found = whole("align", name, value)
+    if found < least:
+        raise ArgumentError(f"[align] expects {name} of at least {least}, got {found}")
+    return found
+
+
+def _inverse(matrix: Matrix) -> Matrix:
+    """The map back, (2, 3)."""
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([linear, -linear @ matrix[:, 2]])
+
+
 def _landmarks(face: Face) -> Array:
     points = np.asarray(face.landmarks, np.float64)
     if points.shape != (5, 2) or not np.isfinite(points).all():
@@ -120,10 +153,9 @@ def _chip(picture: Any, matrix: Matrix, side: int) -> Any:
     A face larger than the chip is first shrunk by averaging whole squares of pixels, as far as it stays at least as
     large as the chip: bilinear values of a picture that is not shrunk would skip pixels.
     """
-    inverse = np.linalg.inv(matrix[:, :2])
-    back = np.column_stack([inverse, -inverse @ matrix[:, 2]])
+    back = _inverse(matrix)
     corners = back @ np.array([[0, side, 0, side], [0, 0, side, side], [1, 1, 1, 1]])
-    step = max(1, int(np.sqrt(abs(np.linalg.det(inverse)))))
+    step = max(1, int(np.sqrt(abs(np.linalg.det(back[:, :2])))))
     low = np.floor(corners.min(axis=1)).astype(int) - 2 * step
     high = np.ceil(corners.max(axis=1)).astype(int) + 2 * step
     (left, top), (right, bottom) = np.maximum(low, 0), np.minimum(high, (picture.shape[1], picture.shape[0]))

@@ -42,7 +42,7 @@ def detect(
         max_faces: keep so many, the largest; None keeps all.
         max_side: a picture with a longer side than this is searched in a smaller copy, in which faces below the smaller
             of `min_size` and 20 pixels are not looked for; None searches every picture as it is, with 12 bytes of
-            memory a pixel.
+            memory a pixel and as much again for the largest level of the pyramid.
         max_pixels: the most pixels that the picture may have.
         model: the networks; None takes those with the embedded weights.
 

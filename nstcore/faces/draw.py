@@ -61,7 +61,7 @@ def _colour(known: bool | None) -> Colour:
 
 def _frame(pen: ImageDraw.ImageDraw, face: Face, colour: Colour, longest: int) -> None:
     """The box, with a dark line on either side so that it shows on any ground, and a dot for each landmark."""
-    line = max(1, round(min(longest / 400, face.width / 12)))
+    line = max(1, round(min(longest / 300, face.width / 12)))
     left, top, right, bottom = (round(edge) for edge in face.box)
     right, bottom = max(right, left), max(bottom, top)
     edge = max(1, line // 3)

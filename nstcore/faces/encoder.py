@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from nstcore import weights
 from nstcore.errors import ArgumentError, ShapeError, WeightsError
-from nstcore.faces.align import CHIP, TEMPLATE, jittered
+from nstcore.faces.align import jittered_chips
 from nstcore.faces.calibration import Calibration
-from nstcore.faces.face import Face
 from nstcore.files import PathLike
 from nstcore.ops._op import whole
 
@@ -70,11 +69,9 @@ class Encoder:
             return self.mean(self.net.encode(array), self.net.encode(array[:, :, ::-1]))
         if not copies:
             return self.net.encode(array)
-        scale = self.chip / CHIP
-        whole_chip = Face((0.0, 0.0, self.chip, self.chip), (TEMPLATE * scale).astype(np.float32), 1.0)
         found = np.empty((len(array), self.size), self.net.dtype)
         for index, chip in enumerate(array):
-            found[index] = self.mean(*self.net.encode(jittered(chip, whole_chip, copies, seed=seed, size=self.chip)))
+            found[index] = self.mean(*self.net.encode(jittered_chips(chip, copies, seed=seed)[0]))
         return found
 
     def mean(self, *encodings: Array) -> Array:

@@ -61,14 +61,15 @@ class Roc:
     def best_threshold(self) -> float:
         """The threshold of the highest balanced accuracy, ½ (true accept + 1 − false accept).
 
-        Halfway to the next larger distance; of several, that with the widest gap there.
+        Halfway to the next larger distance; of several, that with the widest gap there. -1 where it is best to accept
+        nothing and there are distances of 0.
         """
         balanced = self.true_accept - self.false_accept
         best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
         low = np.maximum(self.thresholds, 0)
         gap = np.append(np.diff(low), 0.0)
         chosen = best[np.argmax(gap[best])]
-        return float(low[chosen] + gap[chosen] / 2)
+        return float(low[chosen] + gap[chosen] / 2) if chosen or gap[0] else -1.0
 
 
 @dataclass(frozen=True)

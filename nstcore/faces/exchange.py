@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -87,9 +86,11 @@ def write(path: PathLike, connection: sqlite3.Connection) -> int:
     if text.nbytes + encodings.nbytes > archive.MAX_FILE_BYTES - (1 << 20):
         raise GalleryError(f"[gallery] an export holds at most {archive.MAX_FILE_BYTES >> 20} MiB, got more")
 
+    arrays: dict[str, NDArray[Any]] = dict(zip(_KEYS, (encodings, text), strict=True))
+    members = [(key, npy.header(a), a.reshape(-1).view(np.uint8).data) for key, a in arrays.items()]
+
     def store(file: BinaryIO) -> None:
-        arrays = zip(_KEYS, (encodings, text), strict=True)
-        archive.write_members(file, [(key, npy.header(a), a.reshape(-1).view(np.uint8).data) for key, a in arrays])
+        archive.write_members(file, members)
 
     atomic_write(path, store, private=True)
     return len(encodings)

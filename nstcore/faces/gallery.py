@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -61,13 +62,13 @@ class Gallery:
         self._index: Index | None = None
         try:
             if self._store.is_new:
-                made_for = self._load_encoder()
+                made_for = self._encoder = encoder or _embedded()
                 self._store.fill(made_for.id, made_for.digest, made_for.size)
             with self._store.reading() as connection:
                 row = connection.execute("SELECT model, digest, size, to_scrub FROM gallery").fetchone()
             self._model, self._digest, self._size, to_scrub = row
-            if encoder is not None:
-                self._check_encoder(encoder)
+            if self._encoder is not None:  # also of a file that another process has made meanwhile
+                self._check_encoder(self._encoder)
             if to_scrub:
                 self._finish_forgetting()
         except BaseException:
@@ -108,8 +109,9 @@ class Gallery:
     def encoder(self) -> Encoder:
         """What turns faces into encodings. Raises `GalleryError` if it is not the one that the gallery is for."""
         if self._encoder is None:
-            self._check_encoder(self._load_encoder())
-        assert self._encoder is not None
+            encoder = _embedded()
+            self._check_encoder(encoder)
+            self._encoder = encoder
         return self._encoder
 
     @property
@@ -121,9 +123,9 @@ class Gallery:
 
     def set_calibration(self, calibration: Calibration | None) -> None:
         """Keep a calibration in the file; None goes back to the encoder's."""
+        if calibration is not None and not _is_sound(calibration):
+            raise ArgumentError(f"[gallery] expects a calibration of finite numbers, got {calibration!r:.300}")
         text = None if calibration is None else json.dumps(calibration.to_json())
-        if text is not None:
-            _calibration(text)
         with self._store.changing() as connection:
             connection.execute("UPDATE gallery SET calibration = ?", (text,))
 
@@ -149,12 +151,12 @@ class Gallery:
         """
         from nstcore.faces import _enrol
 
-        clean = clean_name(name)
-        source, digest = _enrol.fingerprint(image)
+        clean, picture = clean_name(name), _enrol.Picture(image, options.get("max_pixels"))
+        source, digest = picture.fingerprint()
         known = self._enrolled(clean, digest)
         if known is not None:
             return Enrolment(known, added=False)
-        found = _enrol.portrait(image, self.encoder, check_quality, options)
+        found = _enrol.portrait(picture, self.encoder, check_quality, options)
         return self._add(clean, found.encoding, Facts(source, digest, found.about), tuple(found.problems))
 
     def add(
@@ -294,14 +296,19 @@ class Gallery:
         with self._store.changing() as connection:
             photos = who.forget(connection, name)
         self._index = None
-        self._store.scrub()
+        try:
+            self._store.scrub()
+        except GalleryError as error:
+            raise GalleryError(
+                f"{error}; {clean_name(name)!r} is deleted, the rest is done on the next opening"
+            ) from error
         return photos
 
     def check(self) -> None:
         """Read the whole file and compare everything in it. Raises `GalleryError` if something is damaged."""
         self._store.check()
         with self._store.reading() as connection:
-            Index(self.size).refresh(connection)
+            Index(self.size).check(connection)
             for _ in who.photos(connection):
                 pass
 
@@ -377,13 +384,6 @@ class Gallery:
             raise ArgumentError(f"[{what}] expects finite encodings, got infinity or NaN")
         return vectors
 
-    def _load_encoder(self) -> Encoder:
-        if self._encoder is None:
-            from nstcore.faces.encoder import load_encoder
-
-            self._encoder = load_encoder()
-        return self._encoder
-
     def _check_encoder(self, encoder: Encoder) -> None:
         if (encoder.digest, encoder.size) != (self.digest, self.size):
             raise self._other_encoder("the encoder", encoder.id, encoder.digest)
@@ -397,17 +397,22 @@ class Gallery:
 
     def _finish_forgetting(self) -> None:
         """A process was stopped between deleting somebody and writing the file anew."""
-        try:
+        with suppress(GalleryError):  # locked or read-only: whoever opens it next does it
             self._store.scrub()
-        except GalleryError:
-            pass  # locked or read-only: whoever opens it next does it
+
+
+def _embedded() -> Encoder:
+    from nstcore.faces.encoder import load_encoder
+
+    return load_encoder()
 
 
 def _same(connection: Any, name: str, digest: bytes) -> Photo | None:
     found = who.with_digest(connection, digest)
     if found is not None and name not in (found.name, found.enrolled_as):
         raise GalleryError(
-            f"[gallery] this very picture is enrolled as {found.name!r}, got {name!r}; rename or merge them if that is wrong"
+            f"[gallery] this very picture is enrolled as {found.name!r}, got {name!r}; "
+            "rename or merge them if that is wrong"
         )
     return found
 

@@ -77,7 +77,7 @@ def open_set(encodings: Array, person: Array, threshold: float, *, trials: int =
 
 
 def _drawing(encodings: Array, person: Array, several: Array, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    """Of the known probes the distance to the nearest person and whether it is the right one; of others the distance."""
+    """Of known probes the distance to the nearest person and whether it is the right one; of others the distance."""
     known = np.sort(rng.permutation(several)[: len(several) // 2])
     gallery = np.array([rng.choice(np.flatnonzero(person == p)) for p in known])
     asked = np.setdiff1d(np.arange(len(person)), gallery)

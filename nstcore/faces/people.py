@@ -107,7 +107,9 @@ def unmerge(connection: sqlite3.Connection, name: object) -> str:
         raise GalleryError(f"[gallery] {person.name!r} was not merged into anybody{hint}")
     end = root(connection, person)
     if end.removed:
-        raise GalleryError(f"[gallery] {end.name!r} has been removed, and {person.name!r} with them; restore them first")
+        raise GalleryError(
+            f"[gallery] {end.name!r} has been removed, and {person.name!r} with them; restore them first"
+        )
     connection.execute("UPDATE person SET merged_into = NULL WHERE id = ?", (person.id,))
     _count(connection, "people_changed")
     into = connection.execute("SELECT name FROM person WHERE id = ?", (person.merged_into,)).fetchone()
@@ -174,7 +176,9 @@ def photos(connection: sqlite3.Connection, person: Row | None = None) -> Iterato
     """The photographs of a person and those merged into them, or all, in the order of enrolment."""
     rows = connection.execute("SELECT id, name FROM person").fetchall() if person is None else []
     if person is not None:
-        rows = connection.execute(f"{_MERGED_INTO} SELECT id, name FROM person JOIN member USING (id)", (person.id,)).fetchall()
+        rows = connection.execute(
+            f"{_MERGED_INTO} SELECT id, name FROM person JOIN member USING (id)", (person.id,)
+        ).fetchall()
     names, roots = dict(rows), merged_roots(connection) if person is None else {}
     query = "SELECT id, person, source, digest, about FROM photo LEFT JOIN fact ON fact.photo = photo.id"
     if person is not None:
@@ -182,7 +186,9 @@ def photos(connection: sqlite3.Connection, person: Row | None = None) -> Iterato
     for number, owner, source, digest, about in connection.execute(
         f"{query} ORDER BY id", () if person is None else (person.id,)
     ):
-        name = names[roots.get(owner, owner)] if person is None else person.name
+        name = names.get(roots.get(owner, owner)) if person is None else person.name
+        if name is None or owner not in names:
+            raise GalleryError("[gallery] the file is damaged: a photograph is of nobody")
         yield Photo(number, name, names[owner], source, digest.hex() if digest else None, _facts(about))
 
 

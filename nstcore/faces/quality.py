@@ -27,7 +27,7 @@ class Quality:
     sharpness: of the grey values in the middle of the chip, Σ (Laplacian)² / Σ |gradient|², which contrast does not
         change; as a chip always has the same size, a small face counts as blurred too. Noise counts as sharp.
     yaw, pitch, roll: where the face looks, in degrees, estimated from the five landmarks: to the right in the picture,
-        downwards, and turned clockwise; a frontal face has about 0 each. Good to about 10°.
+        downwards, and turned clockwise; a frontal face has about 0 each. Good to about 10° (yaw), 20° (pitch).
     visible: the part of the chip that lies inside the picture, from 0 to 1.
     score: the detector's probability that this is a face.
     """

@@ -12,7 +12,9 @@ from nstcore.errors import ArgumentError
 MAX_NAME = 200
 # Zl, Zp: line and paragraph separators; Cc: newlines and escape sequences; Cs: half a character, Cn: none.
 _REFUSED = {"Cc": "a control character", "Cs": "half a character", "Zl": "a line break", "Zp": "a line break"}
-_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # would show other text around them reversed
+_TURNS = frozenset(
+    "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)  # would show other text around them reversed
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def clean_name(name: object) -> str:
         problem = _REFUSED.get(unicodedata.category(character))
         if problem or character in _TURNS:
             problem = problem or "a character that changes the direction of writing"
-            raise ArgumentError(f"[gallery] expects a name on one line, got {problem} in {ascii(clean[:40])}")
+            raise ArgumentError(f"[gallery] expects a name on one line, got {problem} in {clean[:40]!a}")
     if len(name) > 4 * MAX_NAME or len(clean) > MAX_NAME:
         raise ArgumentError(f"[gallery] expects a name of at most {MAX_NAME} characters, got {len(name)}")
     return clean

@@ -119,7 +119,7 @@ def _row(label: str, value: str) -> str:
 
 
 def _pairs(found: Evaluation) -> Iterator[str]:
-    kind = "yours" if found.calibration.calibrated else "uncalibrated: the encoder's own"
+    kind = "calibrated" if found.calibration.calibrated else "uncalibrated"
     yield f"at the threshold {found.calibration.threshold:.3f} ({kind})"
     yield _row("  false accepts", rate_text(found.false_accept, CONFIDENCE))
     yield _row("  false rejects", rate_text(found.false_reject, CONFIDENCE))

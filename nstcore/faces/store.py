@@ -108,7 +108,7 @@ class Store:
     def is_new(self) -> bool:
         """Whether nothing is in the file yet, not even which encoder it is for."""
         with self.reading() as connection:
-            return connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+            return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
 
     def fill(self, model: str, digest: str, size: int) -> None:
         """Make the tables, unless another process has just done so."""
@@ -141,10 +141,9 @@ class Store:
                 yield self._connection
 
     def scrub(self) -> None:
-        """Write the file anew: even what SQLite left behind while it moved rows is gone then.
+        """Write the file anew, so that it holds nothing but its rows.
 
-        secure_delete overwrites what is deleted, but not the copy that stays in the gap of a page when rows move to
-        a neighbour.
+        secure_delete overwrites what is deleted; SQLite does not promise that for copies from when rows were moved.
         """
         with self._explained():
             self._connection.execute("VACUUM")
@@ -179,7 +178,9 @@ class Store:
             pass
         except FileNotFoundError:
             folder = self.path.parent
-            raise GalleryError(f"[gallery] the folder {folder} of {self.path} does not exist; create it first") from None
+            raise GalleryError(
+                f"[gallery] the folder {folder} of {self.path} does not exist; create it first"
+            ) from None
         except OSError as error:
             raise GalleryError(f"[gallery] {self.path} cannot be created: {error.strerror or error}") from error
 
@@ -207,7 +208,9 @@ class Store:
         if self._connection.execute("PRAGMA foreign_key_check").fetchone() is not None:
             problem = "rows are missing"
         if problem != "ok":
-            raise GalleryError(f"[gallery] {self.path} is damaged ({problem[:80]!r}); restore a copy, or import an export")
+            raise GalleryError(
+                f"[gallery] {self.path} is damaged ({problem[:80]!r}); restore a copy, or import an export"
+            )
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:

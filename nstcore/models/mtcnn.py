@@ -94,6 +94,9 @@ def _load(path: str | Path | None, dtype: DTypeLike) -> MTCNN:
     file = weights.load(weights.embedded(ARCHITECTURE) if path is None else path)
     if file.architecture != ARCHITECTURE or file.preprocessing is None:
         raise WeightsError(f"[{ARCHITECTURE}] {file.path}: expects weights of {ARCHITECTURE}, got {file.architecture}")
+    how = file.preprocessing
+    if how["color_order"] != "RGB" or how["scale"] != PIXELS["scale"] or len({*how["mean"]}) + len({*how["std"]}) > 2:
+        raise WeightsError(f"[{ARCHITECTURE}] {file.path}: expects RGB in 0-255 with one mean and one std, got {how}")
     net = MTCNN(file.preprocessing, dtype)
     net.load_state_dict(file.arrays, str(file.path))
     return net

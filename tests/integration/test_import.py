@@ -38,7 +38,7 @@ def test_heavy_modules_are_loaded_when_used() -> None:
     assert fresh(code) == "[]"
 
 
-@pytest.mark.parametrize("module", ["cli", "style", "models", "images", "weights", "nn", "optim"])
+@pytest.mark.parametrize("module", ["cli", "faces", "style", "models", "images", "weights", "nn", "optim"])
 def test_parts_do_not_load_what_they_may_not_need(module: str) -> None:
     """A style transfer needs no converter's library, and no part needs a framework."""
     optional = ("torch", "onnx", "h5py", "safetensors", "cupy", "numba", "matplotlib")

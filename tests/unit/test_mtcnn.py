@@ -178,6 +178,14 @@ def test_weights_of_another_network_are_refused() -> None:
         models.mtcnn(weights.embedded("vgg16"))
 
 
+def test_preprocessing_that_the_detector_cannot_do_is_refused(tmp_path: Path) -> None:
+    found = weights.load(weights.embedded("mtcnn"))
+    how = {**found.preprocessing, "mean": [127.5, 127.5, 0]}
+    weights.save(tmp_path / "a.npz", found.arrays, {"architecture": "mtcnn", "preprocessing": how})
+    with pytest.raises(WeightsError, match="one mean and one std"):
+        models.mtcnn(tmp_path / "a.npz")
+
+
 def test_a_saved_network_can_be_loaded_again(tmp_path: Path) -> None:
     net = models.mtcnn()
     net.save(tmp_path / "copy.npz", source="a copy")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nstcore.cli import BAD_INPUT, INTERRUPTED, print_error
+from nstcore.cli import BAD_INPUT, INTERRUPTED, _progress, print_error
 from nstcore.cli.faces.gallery import DEFAULT, AsJson, GalleryPath, open_gallery
+from nstcore.cli.faces.options import EncoderPath
 from nstcore.errors import ArgumentError, GalleryError, ImageError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def enroll(
     ] = True,
     min_size: Annotated[float, typer.Option(help="Side of the smallest face to look for, in pixels.")] = 20,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest picture that is read.")] = 100_000_000,
+    encoder: EncoderPath = None,
     as_json: AsJson = False,
 ) -> int:
     """Enrol the pictures of one person, or a folder in which every person has a folder of that name.
@@ -47,9 +48,9 @@ def enroll(
     jobs = _jobs(what)
     run = _Run(jobs, {"min_size": min_size, "max_pixels": max_pixels, "check_quality": check_quality})
     interrupted = False
-    with open_gallery(gallery, create=True) as opened:
+    with open_gallery(gallery, create=True, encoder=encoder) as opened:
         try:
-            with _bar(len(jobs), quiet=as_json) as step:
+            with _progress.counted("enrolling", len(jobs), quiet=as_json) as step:
                 run.all(opened, step)
         except KeyboardInterrupt:
             interrupted = True
@@ -94,17 +95,18 @@ class _Run:
         for _, path, why in self.failed:
             where = "" if str(path) in why else f"{path}: "
             print_error(where + why)
-        people = {result.photo.name for _, result in self.done}
-        words = [f"{added} photograph{_s(added)}{of} added"]
+        people = {result.photo.name for _, result in self.done if result.added}
+        of = f" of {len(people)} {'person' if len(people) == 1 else 'people'}" if people else ""
+        words = [f"{added} photograph{'' if added == 1 else 's'}{of} added"]
         words += [f"{known} already there"] * bool(known) + [f"{len(self.failed)} refused"] * bool(self.failed)
         words += [f"interrupted, {left} left; the same command goes on"] * interrupted
-        of = f" of {len(people)} {'person' if len(people) == 1 else 'people'}" if people else ""
-        words[0] = words[0].replace(" added", of + " added")
         typer.echo(f"{gallery}: {', '.join(words)}")
 
 
 def _jobs(what: list[str]) -> list[Job]:
     """Who is to be enrolled from which file."""
+    from nstcore.faces.records import clean_name
+
     if len(what) == 1:
         folder = Path(what[0])
         if not folder.is_dir():
@@ -118,7 +120,7 @@ def _jobs(what: list[str]) -> list[Job]:
                 f"the pictures of one person: nst faces enroll NAME {folder}"
             )
         return jobs
-    name, *files = what
+    name, files = clean_name(what[0]), what[1:]
     jobs = []
     for path in map(Path, files):
         jobs += [(name, picture) for picture in _pictures(path)] if path.is_dir() else [(name, path)]
@@ -136,22 +138,3 @@ def _listing(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise ArgumentError(f"[enroll] the folder {folder} cannot be read: {error.strerror or error}") from error
-
-
-@contextmanager
-def _bar(steps: int, quiet: bool) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, where that is a terminal and there is something to wait for."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, quiet=quiet)
-    if not console.is_terminal or steps < 2:
-        yield lambda: None
-        return
-    columns = (
-        TextColumn("enrolling"), BarColumn(bar_width=None), MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True), TextColumn("left"),
-    )  # fmt: skip
-    with Progress(*columns, console=console, expand=True, transient=True) as progress:
-        task = progress.add_task("enrolling", total=steps)
-        yield lambda: progress.advance(task)

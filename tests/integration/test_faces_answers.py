@@ -1,0 +1,376 @@
+"""`nst faces verify`, `identify`, `calibrate` and `evaluate`: what they print and write, and their exit codes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nstcore.demo import picture_path
+from nstcore.faces import Found, Gallery, load_encoder
+from nstcore.faces.decide import identification
+from nstcore.faces.folders import encode_people, people_in
+from nstcore.faces.pairs import all_pairs
+from nstcore.faces.pipeline import encode_faces
+from nstcore.images import load, resize_to, save
+
+from .conftest import ROOT, Run
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A portrait, two others of the same face, a cat, what is no picture, and a gallery; the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NSTCORE_GALLERY", raising=False)
+    portrait = load(picture_path("astronaut"))[:300, 80:380]
+    save(tmp_path / "a.png", portrait)
+    save(tmp_path / "b.png", portrait[:, ::-1])
+    save(tmp_path / "two.png", np.concatenate([portrait, portrait[:, ::-1]], axis=1))
+    save(tmp_path / "cat.png", load(picture_path("chelsea"), size=150))
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with Gallery(tmp_path / "people.db") as gallery:
+        gallery.enroll("Zoë [x]", tmp_path / "a.png", check_quality=False)
+    return tmp_path
+
+
+@pytest.fixture
+def people(place: Path) -> Path:
+    """Folders of four "people": one face, squeezed and stretched until the encoder takes it for somebody else's."""
+    portrait = load(place / "a.png")
+    for name, height, width in (("p1", 300, 300), ("p2", 300, 190), ("p3", 190, 300), ("p4", 260, 140)):
+        (place / "folder" / name).mkdir(parents=True)
+        shape = resize_to(portrait, height, width)
+        for number, light in enumerate((1.0, 0.8), 1):
+            save(place / "folder" / name / f"{number}.png", shape * light)
+    return place / "folder"
+
+
+def in_a_terminal(*arguments: str) -> str:
+    """What the command shows on a terminal of 200 columns, without colours."""
+    master, slave = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "nstcore.cli", *arguments]
+    process = subprocess.Popen(command, stdout=slave, stderr=subprocess.PIPE, env=environment)
+    os.close(slave)
+    shown = b""
+    try:
+        while chunk := os.read(master, 4096):
+            shown += chunk
+    except OSError:  # its end
+        pass
+    os.close(master)
+    process.communicate()
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+
+
+# ---- verify ----
+
+
+def test_verify_two_pictures(place: Path, run: Run) -> None:
+    code, out, err = run("faces", "verify", "a.png", "b.png")
+    assert (code, err) == (0, "")
+    pattern = (
+        r"same person: distance 0\.\d{3}, threshold 0\.560, margin \+0\.\d{3}, probability [>\d.]+% \(uncalibrated\); "
+        r"compared with b\.png\n"
+    )
+    assert re.fullmatch(pattern, out), out
+    code, out, _ = run("faces", "verify", "a.png", "b.png", "--threshold", "0.001", "--json")
+    facts = json.loads(out)
+    assert (code, facts["same"], facts["threshold"], facts["a"], facts["b"]) == (1, False, 0.001, "a.png", "b.png")
+    assert facts["margin"] == pytest.approx(0.001 - facts["distance"])
+    flipped = json.loads(run("faces", "verify", "a.png", "b.png", "--flip", "--json")[1])
+    assert flipped["distance"] < facts["distance"] / 2  # means over mirror images hardly differ
+
+
+def test_verify_a_name(place: Path, run: Run) -> None:
+    code, out, _ = run("faces", "verify", "Zoë [x]", "b.png")
+    assert (code, out.rpartition("; ")[2]) == (0, "compared with Zoë [x] (1 photograph)\n")
+    code, out, _ = run("faces", "verify", "Zoë [x]", "b.png", "-g", "people.db", "-t", "0.001")
+    assert (code, out.partition(":")[0]) == (1, "different people")
+    (place / "Zoë [x]").write_bytes((place / "cat.png").read_bytes())  # a file of that name: the option decides
+    assert run("faces", "verify", "Zoë [x]", "b.png", "--gallery", "people.db")[0] == 0
+    assert run("faces", "verify", "Zoë [x]", "b.png")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("a.png", "cat.png"), r"\[verify\] cat\.png: expects one face, found none"),
+        (("two.png", "a.png"), r"\[verify\] two\.png: expects one face, found 2, from the largest: \(\d+, \d+, \d+, "),
+        (("a.png", "broken.jpg"), r"broken\.jpg"),
+        (("nobody", "a.png"), "nobody is called 'nobody'"),
+        (("a.png", "b.png", "-t", "0"), "threshold above 0"),
+        (("a.png", "b.png", "--flip", "--jitter", "3"), "flip or jitter"),
+        (("a.png", "b.png", "--min-score", "2"), "min_score in"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_verified(place: Path, run: Run, arguments: tuple[str, ...], words: str) -> None:
+    code, out, err = run("faces", "verify", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert re.search(words, err), err
+
+
+def test_without_a_gallery_a_missing_picture_is_a_missing_picture(place: Path, run: Run) -> None:
+    (place / "people.db").unlink()
+    assert "missing.png does not exist" in run("faces", "verify", "missing.png", "a.png")[2]
+
+
+# ---- identify ----
+
+
+def test_identify_known_and_unknown(place: Path, run: Run) -> None:
+    code, out, err = run("faces", "identify", "b.png", "-o", "boxed.png")
+    assert (code, err) == (0, "")
+    name, *box = out.rstrip("\n").split("\t")[:5]
+    who, distance, threshold, margin, probability, kind, nearest = out.rstrip("\n").split("\t")[5:]
+    assert (name, who, nearest, kind, threshold) == ("b.png", "Zoë [x]", "Zoë [x]", "uncalibrated", "0.560000")
+    assert float(margin) == pytest.approx(0.56 - float(distance), abs=2e-6)
+    assert float(probability) > 0.9
+    with Image.open(place / "boxed.png") as drawn, Image.open(place / "b.png") as plain:
+        changed = np.abs(np.asarray(drawn, int) - np.asarray(plain, int)).max(axis=2) > 0
+    left, top = round(float(box[0])), round(float(box[1]))
+    assert changed[top : top + 2, left : left + 20].all()
+    code, out, _ = run("faces", "identify", "b.png", "-t", "0.001")
+    assert code == 1
+    assert out.split("\t")[5] == ""
+    assert out.rstrip("\n").split("\t")[-1] == "Zoë [x]"
+
+
+def test_one_each(place: Path, run: Run) -> None:
+    both = json.loads(run("faces", "identify", "two.png", "--json")[1])[0]["faces"]
+    assert [match["name"] for match in both] == ["Zoë [x]", "Zoë [x]"]
+    code, out, _ = run("faces", "identify", "two.png", "--one-each", "--json")
+    matches = json.loads(out)[0]["faces"]
+    nearest = min(matches, key=lambda match: match["distance"])
+    assert code == 1
+    assert [match["name"] for match in matches if match is not nearest] == [None]
+    assert nearest["name"] == "Zoë [x]"
+    assert sum("another face" in match["compared"] for match in matches) == 1
+
+
+def test_pictures_that_fail_do_not_stop_the_others(place: Path, run: Run) -> None:
+    code, out, err = run("faces", "identify", "broken.jpg", "a.png", "cat.png")
+    assert code == 2
+    assert out.startswith("a.png\t")
+    assert err.count("\n") == 1
+    assert run("faces", "identify", "cat.png")[:2] == (1, "")
+    facts = json.loads(run("faces", "identify", "broken.jpg", "cat.png", "--json")[1])
+    assert facts[0] == {"file": "cat.png", "faces": []}
+    assert "broken.jpg" in facts[1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("a.png", "b.png", "-o", "x.png"), "takes one picture, got 2"),
+        (("a.png", "-o", "x.txt"), "suffix"),
+        (("a.png", "-o", "a.png"), "is the input"),
+        (("a.png", "-g", "none.db"), "none.db does not exist"),
+    ],
+)
+def test_what_cannot_be_identified(place: Path, run: Run, arguments: tuple[str, ...], words: str) -> None:
+    code, out, err = run("faces", "identify", *arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+def test_on_a_terminal_it_reads_well(place: Path) -> None:
+    shown = in_a_terminal("faces", "identify", "a.png", "cat.png")
+    head, first, second, note = shown.splitlines()
+    columns = ["picture", "face", "who", "distance", "threshold", "margin", "probability", "nearest"]
+    assert head.split() == columns
+    values = r"a\.png +1 +Zoë \[x\] +0\.000 +0\.560 +\+0\.560 +>99\.9% +Zoë \[x\] \(1 photograph\)"
+    assert re.fullmatch(values, first.strip()), first
+    assert second.split() == ["cat.png", "no", "face", "found"]
+    assert note.startswith("probabilities are uncalibrated")
+
+
+# ---- calibrate ----
+
+
+def test_calibrate_is_kept_and_taken_back(place: Path, people: Path, run: Run) -> None:
+    code, out, err = run("faces", "calibrate", "folder", "--far", "0.2")
+    assert (code, err) == (0, "")
+    assert "from 4 pairs of one person and 24 of two of 4 people" in out
+    assert out.endswith("stored in people.db\n")
+    with Gallery(place / "people.db") as gallery:
+        found = gallery.calibration
+    assert (found.calibrated, found.same, found.different, found.false_accept_rate) == (True, 4, 24, 0.2)
+    assert found.source == "8 photographs of 4 people in folder"
+    out = run("faces", "verify", "Zoë [x]", "b.png")[1]
+    assert f"threshold {found.threshold:.3f}" in out
+    assert "(calibrated)" in out
+    assert in_a_terminal("faces", "identify", "a.png").count("\n") == 2  # nothing to say about probabilities
+    assert (
+        run("faces", "calibrate", "--reset")[1] == "people.db: the encoder's own calibration again, threshold 0.560\n"
+    )
+    with Gallery(place / "people.db") as gallery:
+        assert gallery.calibration == load_encoder().calibration
+
+
+def test_calibrate_refuses_what_it_cannot_claim(place: Path, people: Path, run: Run) -> None:
+    code, out, err = run("faces", "calibrate", "folder")
+    assert (code, out) == (2, "")
+    assert "0.001 cannot be claimed: at 95% confidence it takes at least 2995 pairs of two people, got 24" in err
+    with Gallery(place / "people.db") as gallery:
+        assert not gallery.calibration.calibrated
+    for arguments in (("folder",), ("folder", "--far", "2"), ("missing",), ("folder", "--confidence", "1")):
+        assert run("faces", "calibrate", *arguments, "-g", "new.db")[0] == 2
+    assert not (place / "new.db").exists()
+    assert run("faces", "calibrate", "folder", "--far", "0.2", "-g", "new.db")[0] == 0
+    assert "got neither" in run("faces", "calibrate")[2]
+    assert "--reset alone" in run("faces", "calibrate", "folder", "--reset")[2]
+
+
+def test_a_dry_run_changes_nothing(place: Path, people: Path, run: Run) -> None:
+    before = (place / "people.db").read_bytes()
+    code, out, _ = run("faces", "calibrate", "folder", "--far", "0.2", "--confidence", "0.9", "--dry-run", "--json")
+    facts = json.loads(out)
+    assert (code, facts["gallery"], facts["confidence"]) == (0, None, 0.9)
+    assert facts["false_accept"]["trials"] == 24
+    assert (place / "people.db").read_bytes() == before
+
+
+# ---- evaluate ----
+
+
+def test_evaluate_a_folder(place: Path, people: Path, run: Run) -> None:
+    (people / "p1" / "bad.jpg").write_bytes(b"no picture")
+    save(people / "p2" / "cat.png", load(place / "cat.png"))
+    code, out, err = run("faces", "evaluate", "folder", "--plot", "roc.svg")
+    assert (code, err) == (0, "")
+    assert out.startswith("4 people, 4 pairs of one person, 24 of two\n")
+    assert "2 of 10 photographs took no part:" in out
+    assert "folder/p2/cat.png: no face was found" in out
+    assert out.endswith("drawn in roc.svg\n")
+    assert (place / "roc.svg").read_text().startswith("<svg")
+    facts = json.loads(run("faces", "evaluate", "folder", "--json", "-t", "0.3")[1])
+    assert (facts["photographs"], facts["calibration"]["threshold"], len(facts["failures"])) == (8, 0.3, 2)
+    assert len(facts["folds"]["accuracies"]) == 2
+
+
+def test_evaluate_a_list_of_pairs(place: Path, people: Path, run: Run) -> None:
+    (people / "pairs.txt").write_text("2 1\np1 1 2\np1 1 p2 1\np2 1 2\np3 2 p4 1\n")
+    for arguments in (("--pairs", "folder/pairs.txt"), ("folder", "--pairs", "folder/pairs.txt", "-g", "people.db")):
+        code, out, _ = run("faces", "evaluate", *arguments, "--json")
+        facts = json.loads(out)
+        assert (code, facts["same"], facts["different"], facts["identification"]) == (0, 2, 2, None)
+        assert len(facts["folds"]["accuracies"]) == 2
+    assert run("faces", "evaluate", "folder", "--plot", "roc.pdf")[0] == 2
+
+
+# ---- real photographs ----
+
+
+@pytest.fixture(scope="module")
+def photographs(test_data: Path) -> dict[str, np.ndarray]:
+    """Encodings of the 15 photographs, by "person/number", found and aligned by the package."""
+    found = encode_people(people_in(test_data / "faces/photos"))
+    assert not found.failures
+    assert not found.several
+    return {f"{path.parent.name}/{path.stem}": e for path, e in zip(found.paths, found.encodings, strict=True)}
+
+
+@pytest.mark.data
+def test_all_pairs_of_the_photographs_without_an_error(photographs: dict[str, np.ndarray]) -> None:
+    pairs = all_pairs(np.stack(list(photographs.values())), [name.split("/")[0] for name in photographs])
+    assert (len(photographs), pairs.people, int(pairs.same.sum()), int((~pairs.same).sum())) == (15, 6, 14, 91)
+    threshold = load_encoder().calibration.threshold
+    np.testing.assert_array_equal(pairs.distances <= threshold, pairs.same)
+
+
+@pytest.mark.data
+def test_leaving_one_out(photographs: dict[str, np.ndarray]) -> None:
+    """The nearest of the other photographs is of the same person; who has no other photograph is a stranger."""
+    threshold = load_encoder().calibration.threshold
+    for name, encoding in photographs.items():
+        others = {o: np.linalg.norm(encoding.astype(float) - e) for o, e in photographs.items() if o != name}
+        nearest = min(others, key=lambda o: others[o])
+        person = name.split("/")[0]
+        if person == "miranda":  # the only one with a single photograph
+            assert others[nearest] > threshold
+        else:
+            assert nearest.split("/")[0] == person
+            assert others[nearest] <= threshold
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("group", ["obama_and_biden", "harington_and_leslie"])
+def test_groups_are_named_from_any_single_photograph(
+    photographs: dict[str, np.ndarray], test_data: Path, group: str
+) -> None:
+    """Whichever photograph each of the six is known by, 144 choices. Both files show obama and biden, whatever they are
+    called; the second one is where obama/3 and biden/1 were cut from, so that half of its choices are easy.
+    """
+    found = encode_faces(test_data / f"faces/groups/{group}.jpg")
+    people: dict[str, list[np.ndarray]] = {}
+    for name, encoding in photographs.items():
+        people.setdefault(name.split("/")[0], []).append(encoding)
+    choices = list(itertools.product(*people.values()))
+    assert len(choices) == 144
+    for choice in choices:
+        candidates = []
+        for _, probe in found:
+            rows = [(float(np.linalg.norm(probe - e)), name) for name, e in zip(people, choice, strict=True)]
+            candidates.append([Found(name, distance, 1, 1) for distance, name in sorted(rows)])
+        for one_each in (False, True):
+            faces = [face for face, _ in found]
+            matches = identification(faces, candidates, load_encoder().calibration, one_each=one_each)
+            names = [match.name for match in matches if match.name is not None]
+            assert sorted(names) == ["biden", "obama"]
+
+
+@pytest.mark.data
+def test_groups_are_named_by_the_command(test_data: Path, tmp_path: Path, run: Run) -> None:
+    """From one photograph each that is not the group's own; the third face of the first picture is a stranger's."""
+    photos, gallery = test_data / "faces/photos", tmp_path / "people.db"
+    for name, file in (("obama", "1.jpg"), ("biden", "2.jpg"), ("leslie", "1.jpg"), ("miranda", "1.png")):
+        assert run("faces", "enroll", name, photos / name / file, "-g", gallery, "--no-check-quality")[0] == 0
+    names = []
+    for group in ("obama_and_biden", "harington_and_leslie"):
+        out = run("faces", "identify", test_data / f"faces/groups/{group}.jpg", "-g", gallery, "--json")[1]
+        faces = json.loads(out)[0]["faces"]
+        names.append([match["name"] for match in sorted(faces, key=lambda match: match["face"]["box"][0])])
+    assert names == [["biden", "obama", None], ["obama", "biden"]]
+
+
+@pytest.mark.data
+def test_strangers_are_not_recognised(photographs: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """Every person in turn is unknown to a gallery of all photographs of the others."""
+    for stranger in sorted({name.split("/")[0] for name in photographs}):
+        known = {n: e for n, e in photographs.items() if n.split("/")[0] != stranger}
+        asked = [e for n, e in photographs.items() if n.split("/")[0] == stranger]
+        with Gallery(tmp_path / f"{stranger}.db") as gallery:
+            gallery.add_many([n.split("/")[0] for n in known], np.stack(list(known.values())))
+            candidates = gallery.search(np.stack(asked), 1)
+        matches = identification([None] * len(asked), candidates, load_encoder().calibration)
+        assert [match.name for match in matches] == [None] * len(asked)
+        assert all(match.nearest is not None and match.margin < -0.1 for match in matches)
+
+
+@pytest.mark.data
+def test_orl_as_a_tree_of_files(test_data: Path, tmp_path: Path, run: Run) -> None:
+    """Eight people with four pictures each of the ORL set, as PNG: everyone is found, and told apart almost always."""
+    with np.load(test_data / "faces/orl.npz", allow_pickle=False) as file:
+        images, labels = file["images"], file["labels"]
+    for label in np.unique(labels)[::5]:
+        (tmp_path / f"s{label}").mkdir()
+        for number, image in enumerate(images[labels == label][:4], 1):
+            Image.fromarray(image).save(tmp_path / f"s{label}" / f"{number}.png")
+    code, out, _ = run("faces", "evaluate", tmp_path, "--json")
+    facts = json.loads(out)
+    assert (code, facts["failures"], facts["people"], facts["photographs"]) == (0, [], 8, 32)
+    assert (facts["same"], facts["different"]) == (48, 448)
+    assert facts["eer"] < 0.03
+    assert facts["folds"]["accuracy"] > 0.97
+    assert facts["identification"]["rank1"] == 1.0
+    assert [v["rate"] is None for v in facts["validation"]] == [False, False, True]
