@@ -83,7 +83,7 @@ class Encoder:
 
 
 def load_encoder(path: PathLike | None = None) -> Encoder:
-    """The encoder in the package, loaded once, or that of an ``.npz`` of ``nst weights convert`` or ``nst faces train``.
+    """The encoder in the package, loaded once, or that of a file of ``nst weights convert`` or ``nst faces train``.
 
     A file of the same weights in float32 has the calibration of the package. Other weights have the threshold that
     their file states and, until `calibrate` gives them one, a probability of 0.5 at any distance.

@@ -203,16 +203,11 @@ class _Run:
     def _resume(self, path: str | Path) -> None:
         best = load_state(path, self.trainer, self.facts)
         self.scores, self.best_step, self.looks_since = self.before, 0, 0
-        current = self._weights()
-        for row in self.trainer.rows:
-            if row.eer is None or row.auc is None or row.one_shot is None or row.threshold is None:
-                continue
-            if self.before is not None:
-                found = replace(self.before, eer=row.eer, auc=row.auc, one_shot=row.one_shot, threshold=row.threshold)
-                best = self.best
-                self._judge(found, row.step)
-                self.best = best
-        del current
+        for row in self.trainer.rows:  # the looks so far, judged again
+            if self.before is not None and row.eer is not None:
+                looked = {name: getattr(row, name) for name in ("eer", "auc", "one_shot", "threshold")}
+                self._judge(replace(self.before, **looked), row.step)
+        self.best = best
 
     def _finish(self, stopped: str) -> Trained:
         if self.checkpoint is not None and self.trainer.steps:

@@ -163,14 +163,14 @@ def _pool(ctx: Context, x: Array, scale: Array, shift: Array, found: Array, give
     windows = _windows(y)
     at = np.argmax(windows, axis=3)[:, :, :, None]  # the first of equal ones, or the first NaN
     ctx.extra = inner, at
-    return np.maximum(np.take_along_axis(windows, at, 3)[:, :, :, 0], 0)
+    return np.asarray(np.maximum(np.take_along_axis(windows, at, 3)[:, :, :, 0], 0))
 
 
 def _windows(y: Array) -> Array:
     """(n, h, w, c) as (n, h/2, w/2, 4, c); a last row or column without a partner is dropped."""
     n, h, w, c = y.shape
     even = y[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c)
-    return even.transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4, c)
+    return np.asarray(even.transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4, c))
 
 
 def _pool_back(ctx: Context, grad: Array, found: Array, given: bool, eps: float) -> tuple[Array | None, ...]:
@@ -211,12 +211,12 @@ def _pool_cpu_back(ctx: Context, grad: Array, found: Array, given: bool, eps: fl
 def _kept(shape: tuple[int, ...], dtype: Any, rate: float, seed: tuple[int, ...]) -> Array:
     """1 / (1 − rate) for elements that stay, 0 for the others."""
     stays = np.random.default_rng(seed).random(shape, np.float32) >= rate
-    return np.where(stays, np.asarray(1 / (1 - rate), dtype), np.zeros((), dtype))
+    return np.asarray(np.where(stays, np.asarray(1 / (1 - rate), dtype), np.zeros((), dtype)))
 
 
 def _dropout(ctx: Context, x: Array, rate: float, seed: tuple[int, ...]) -> Array:
     ctx.extra = factor = _kept(x.shape, x.dtype, rate, seed)
-    return x * factor
+    return np.asarray(x * factor)
 
 
 def _dropout_back(ctx: Context, grad: Array, rate: float, seed: tuple[int, ...]) -> tuple[Array | None, ...]:

@@ -166,7 +166,7 @@ def test_random_negatives_are_all_as_likely() -> None:
 
 def test_distance_weighted_negatives_follow_the_papers_density() -> None:
     """Against the density of Wu et al., equation 1 and 4, one anchor at a time."""
-    z, labels = unit_rows(3, 12, 8), np.array([0, 0] + list(range(1, 11)))
+    z, labels = unit_rows(3, 12, 8), np.array([0, 0, *range(1, 11)])
     z[2:7] += 0.8 * z[0]  # some negatives nearer than at random
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     distance = np.maximum(np.linalg.norm(z[0] - z, axis=1), 0.5)

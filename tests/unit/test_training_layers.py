@@ -265,7 +265,8 @@ def test_the_last_layers_of_the_face_encoder_can_be_trained(tmp_path: Path) -> N
     net = nst.models.face_encoder().unfreeze(2)
     trainable = [name for name, p in net.named_parameters() if p.requires_grad]
     assert trainable == [
-        "blocks.13.conv1.weight", "blocks.13.conv1.bias", "blocks.13.conv2.weight", "blocks.13.conv2.bias", "projection",
+        "blocks.13.conv1.weight", "blocks.13.conv1.bias", "blocks.13.conv2.weight", "blocks.13.conv2.bias",
+        "projection",
     ]  # fmt: skip
     chips = np.random.default_rng(0).random((2, 150, 150, 3), np.float32)
     features = net.features(chips, 2)

@@ -46,7 +46,7 @@ def verify(
         with open_gallery(gallery, encoder=encoder) as opened:
             answer = opened.verify(who, picture, threshold=threshold, **how)
     else:
-        answer = faces.verify(who, picture, threshold, encoder=encoder and faces.load_encoder(encoder), **how)
+        answer = faces.verify(who, picture, threshold, encoder=faces.load_encoder(encoder), **how)
     if as_json:
         typer.echo(json.dumps({"a": who, "b": str(picture), **answer.to_json()}, indent=2))
     else:
