@@ -8,6 +8,7 @@ namespace nst {
 void bind_memory(pybind11::module_& m);
 void bind_conv(pybind11::module_& m);
 void bind_pool(pybind11::module_& m);
+void bind_norm(pybind11::module_& m);
 void bind_prelu(pybind11::module_& m);
 void bind_area(pybind11::module_& m);
 void bind_gram(pybind11::module_& m);

@@ -40,6 +40,7 @@ PYBIND11_MODULE(_native, m) {
     nst::bind_memory(m);
     nst::bind_conv(m);
     nst::bind_pool(m);
+    nst::bind_norm(m);
     nst::bind_gram(m);
     nst::bind_prelu(m);
     nst::bind_area(m);

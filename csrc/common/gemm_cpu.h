@@ -1,10 +1,9 @@
-// The two small matrix products that every kernel family is built from.
+// The small matrix product that convolutions and distances are built from.
 //
-//   rows_product   C[m][n]  = sum_k A[m][k] B[k][n]     A by rows, B packed in panels   (convolution, distances)
-//   outer_product  C[m][n] += sum_p A[p][m] B[p][n]     both by rows                    (Gram, weight gradients)
+//   rows_product   C[m][n]  = sum_k A[m][k] B[k][n]     A by rows, B packed in panels; Outer takes A by columns
 //
-// Every element is summed in the order of k (or p), one multiply-add after the other, whichever tile it falls in:
-// the result does not depend on how the work is cut.
+// Every element is summed in the order of k, one multiply-add after the other, whichever tile it falls in: the result
+// does not depend on how the work is cut.
 #pragma once
 
 #include <cstdint>
@@ -100,20 +99,6 @@ inline void rows_product(int64_t rows, int cols, const T* a, int64_t lda, const 
     for (int64_t i = 0; i < rows; i += MR) {
         const int r = static_cast<int>(min_of<int64_t>(MR, rows - i));
         product_edge<T, false>(r, cols, a + i * lda, lda, panel, NR, depth, c + i * ldc, ldc, accumulate, epilogue);
-    }
-}
-
-// C[rows][cols] += sum over p < depth of A[p][rows] B[p][cols]; B must be readable up to the next multiple of NR.
-template <class T>
-inline void outer_product(int64_t rows, int64_t cols, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t depth,
-                          T* c, int64_t ldc) {
-    constexpr int MR = Tile<T>::MR, NR = Tile<T>::NR;
-    for (int64_t j = 0; j < cols; j += NR) {
-        const int w = static_cast<int>(min_of<int64_t>(NR, cols - j));
-        for (int64_t i = 0; i < rows; i += MR) {
-            const int r = static_cast<int>(min_of<int64_t>(MR, rows - i));
-            product_edge<T, true>(r, w, a + i, lda, b + j, ldb, depth, c + i * ldc + j, ldc, true, {});
-        }
     }
 }
 

@@ -1,11 +1,9 @@
 // Direct convolution as a product of patches and weights, for any kernel size, stride and padding.
 //
-//   forward / backward_input                       backward_weight
-//
-//      depth (r, s, c), in chunks                     positions, in blocks
-//     +--------+--------+                            +-----------+
-//     | tile   |        |  x  weights packed in      | dy block  |^T  x  patch tile  ->  one tile of dw a job
-//     +--------+--------+     [chunk][panel][depth]  +-----------+
+//      depth (r, s, c), in chunks
+//     +--------+--------+
+//     | tile   |        |  x  weights packed in [chunk][panel][depth]
+//     +--------+--------+
 //     a block of positions    -> y, panel by panel
 //
 // A block's tile is gathered into the thread's own memory (it stays in its L2) and multiplied with every panel.
@@ -121,27 +119,6 @@ void backward_phase(const T* dy, const std::uint8_t* positive, const T* w, const
                         nullptr);
 }
 
-// One tile of dw: rows k0 .. k0 + rows, columns c0 .. c0 + cols of (k, r s c), summed over all positions.
-template <class T>
-void weight_tile(const Patches<T>& g, int64_t images, const T* dy, const std::uint8_t* positive, int64_t k, int64_t k0,
-                 int64_t rows, int64_t c0, int64_t cols, T* room, T* dw) {
-    constexpr int64_t most = block_rows<T>;
-    const int64_t depth = g.depth(), positions = images * g.grid_h * g.grid_w;
-    const int64_t wide = ceil_div(cols, Tile<T>::NR) * Tile<T>::NR;
-    T* slopes = room + most * wide;
-    for (int64_t i = 0; i < rows; i++) fill_zero(dw + (k0 + i) * depth + c0, cols);
-    for (int64_t i = 0; i < most; i++) fill_zero(room + i * wide + cols, wide - cols);
-    for (int64_t m = 0; m < positions; m += most) {
-        const int64_t count = min_of(most, positions - m);
-        gather(g, m, count, c0, c0 + cols, room, wide);
-        for (int64_t i = 0; i < count; i++) {
-            const int64_t at = (m + i) * k + k0;
-            copy_where(dy, positive, at, rows, slopes + i * rows);
-        }
-        outer_product<T>(rows, cols, slopes, rows, room, wide, count, dw + k0 * depth + c0, depth);
-    }
-}
-
 // db of `count` (at most 16) channels from k0 on: blocks of positions in T, blocks together in double.
 template <class T>
 void bias_sums(const T* dy, const std::uint8_t* positive, int64_t positions, int64_t k, int64_t k0, int64_t count,
@@ -188,19 +165,6 @@ void conv2d_backward_input_cpu(const T* dy, const std::uint8_t* positive, const 
 }
 
 template <class T>
-void conv2d_backward_weight_cpu(const T* x, const T* dy, const std::uint8_t* positive, const ConvShape& s, T* dw) {
-    constexpr int64_t tall = 4 * Tile<T>::MR, wide = 4 * Tile<T>::NR, room = block_rows<T> * (wide + tall);
-    const Patches<T> g{x, nullptr, s.h, s.w, s.c, s.p, s.q, s.r, s.s, s.stride_h, s.stride_w, -s.pad_top, -s.pad_left};
-    const int64_t columns = ceil_div(g.depth(), wide);
-    Scratch<T> rooms(num_threads() * room);
-    parallel_for(ceil_div(s.k, tall) * columns, [&](int64_t job, int thread) {
-        const int64_t k0 = job / columns * tall, c0 = job % columns * wide;
-        weight_tile(g, s.n, dy, positive, s.k, k0, min_of(tall, s.k - k0), c0, min_of(wide, g.depth() - c0),
-                    rooms.get() + thread * room, dw);
-    });
-}
-
-template <class T>
 void conv2d_backward_bias_cpu(const T* dy, const std::uint8_t* positive, const ConvShape& s, T* db) {
     constexpr int64_t channels = 16;  // a cache line of floats
     parallel_for(ceil_div(s.k, channels), [&](int64_t job, int) {
@@ -211,7 +175,6 @@ void conv2d_backward_bias_cpu(const T* dy, const std::uint8_t* positive, const C
 #define NST_INSTANTIATE(T)                                                                                        \
     template void conv2d_forward_cpu<T>(const T*, const T*, const T*, const ConvShape&, bool, T*, std::uint8_t*); \
     template void conv2d_backward_input_cpu<T>(const T*, const std::uint8_t*, const T*, const ConvShape&, T*);    \
-    template void conv2d_backward_weight_cpu<T>(const T*, const T*, const std::uint8_t*, const ConvShape&, T*);   \
     template void conv2d_backward_bias_cpu<T>(const T*, const std::uint8_t*, const ConvShape&, T*);
 NST_INSTANTIATE(float)
 NST_INSTANTIATE(double)

@@ -9,6 +9,7 @@ from __future__ import annotations
 # Pillow are loaded when they are first needed.
 from nstcore.faces.align import align, jittered, jittered_chips
 from nstcore.faces.answers import Match, Verification
+from nstcore.faces.augment import Augmentation
 from nstcore.faces.calibrate import CalibrationReport, calibrate
 from nstcore.faces.calibration import Calibration
 from nstcore.faces.detect import detect
@@ -17,13 +18,20 @@ from nstcore.faces.encoder import Encoder, encode, load_encoder
 from nstcore.faces.evaluate import Evaluation, evaluate
 from nstcore.faces.face import Face
 from nstcore.faces.gallery import Gallery
+from nstcore.faces.head import VerificationHead, load_head
+from nstcore.faces.oneshot import OneShot, one_shot
 from nstcore.faces.pipeline import encode_faces
 from nstcore.faces.quality import Quality, problems, quality
 from nstcore.faces.records import Enrolment, Found, Person, Photo
+from nstcore.faces.sampler import Sampler
+from nstcore.faces.train import Trained, train_encoder
+from nstcore.faces.train_settings import TrainSettings
 from nstcore.faces.verify import verify
 
 __all__ = [
-    "Calibration", "CalibrationReport", "Encoder", "Enrolment", "Evaluation", "Face", "Found", "Gallery", "Match",
-    "Person", "Photo", "Quality", "Verification", "align", "calibrate", "detect", "draw", "encode", "encode_faces",
-    "evaluate", "jittered", "jittered_chips", "load_encoder", "problems", "quality", "verify",
+    "Augmentation", "Calibration", "CalibrationReport", "Encoder", "Enrolment", "Evaluation", "Face", "Found",
+    "Gallery", "Match", "OneShot", "Person", "Photo", "Quality", "Sampler", "TrainSettings", "Trained",
+    "Verification", "VerificationHead", "align", "calibrate", "detect", "draw", "encode", "encode_faces", "evaluate",
+    "jittered", "jittered_chips", "load_encoder", "load_head", "one_shot", "problems", "quality", "train_encoder",
+    "verify",
 ]  # fmt: skip

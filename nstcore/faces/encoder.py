@@ -21,12 +21,12 @@ from nstcore.files import PathLike
 from nstcore.ops._op import whole
 
 if TYPE_CHECKING:
-    from nstcore.models import FaceEncoder
+    from nstcore.models import EmbeddingNet, FaceEncoder
     from nstcore.weights import WeightsFile
 
 Array = NDArray[Any]
 
-ARCHITECTURE = "face_encoder"
+ARCHITECTURE, TRAINED = "face_encoder", "embedding_net"
 SHIPPED = Path(__file__).parent / "calibration.json"
 _MAX_JITTER = 1000
 
@@ -41,7 +41,7 @@ class Encoder:
     calibration: the default threshold and probability of its distances.
     """
 
-    net: FaceEncoder
+    net: FaceEncoder | EmbeddingNet
     id: str
     digest: str
     size: int
@@ -52,7 +52,8 @@ class Encoder:
     def encode(self, chips: Any, *, flip: bool = False, jitter: int = 0, seed: int = 0) -> Array:
         """The encodings (n, size) of n faces, float32.
 
-        chips: what `align` gives, RGB, (150, 150, 3) or (n, 150, 150, 3), float in [0, 1] or uint8.
+        chips: what `align` gives, RGB, (chip, chip, 3) or (n, chip, chip, 3), float in [0, 1] or uint8; the encoder in
+            the package takes 150 pixels.
         flip: take the mean over each chip and its mirror image.
         jitter: take the mean over so many slightly turned, scaled and moved copies instead, every second of them
             mirrored, which takes as many times longer; 0 takes the chip as it is.
@@ -82,7 +83,7 @@ class Encoder:
 
 
 def load_encoder(path: PathLike | None = None) -> Encoder:
-    """The encoder in the package, loaded once, or that of an ``.npz`` which ``nst weights convert`` made.
+    """The encoder in the package, loaded once, or that of a file of ``nst weights convert`` or ``nst faces train``.
 
     A file of the same weights in float32 has the calibration of the package. Other weights have the threshold that
     their file states and, until `calibrate` gives them one, a probability of 0.5 at any distance.
@@ -125,12 +126,28 @@ def _build(file: WeightsFile, calibration: Calibration | None = None) -> Encoder
     from nstcore.models import face_encoder
     from nstcore.models.face_layout import CHIP as SIDE
 
+    if file.architecture == TRAINED:
+        return _trained(file)
     if file.architecture != ARCHITECTURE:
-        raise WeightsError(f"[encoder] {file.path}: expects weights of {ARCHITECTURE}, got {file.architecture}")
+        raise WeightsError(
+            f"[encoder] {file.path}: expects weights of {ARCHITECTURE} or {TRAINED}, got {file.architecture}"
+        )
     facts = _facts(file)
     net = face_encoder(file.path)
     calibration = calibration or _calibration(file, facts["threshold"])
     return Encoder(net, file.architecture, file.arrays_digest, facts["size"], SIDE, facts["norm"], calibration)
+
+
+def _trained(file: WeightsFile) -> Encoder:
+    """The small network that `train_encoder` trains from scratch, with the threshold that its file states."""
+    from nstcore.models import embedding_net
+
+    net = embedding_net(weights=file.path)
+    if net.threshold is None:
+        raise WeightsError(f"[encoder] {file.path}: states no threshold; train it with people to validate on")
+    source = "none: the threshold is that of the training's validation; nst faces calibrate fits a probability"
+    calibration = Calibration(net.threshold, 0.0, 0.0, False, 0, 0, source)
+    return Encoder(net, TRAINED, file.arrays_digest, net.size, net.side, net.facts["norm"], calibration)
 
 
 def _facts(file: WeightsFile) -> Mapping[str, Any]:

@@ -58,8 +58,10 @@ def encode_faces(
     if not faces:
         return []
     if not copies:
-        return list(zip(faces, encoder.encode(align(picture, faces), flip=flip), strict=True))
-    return [(f, encoder.mean(*encoder.encode(jittered(picture, f, copies, seed=seed)))) for f in faces]
+        return list(zip(faces, encoder.encode(align(picture, faces, encoder.chip), flip=flip), strict=True))
+    return [
+        (f, encoder.mean(*encoder.encode(jittered(picture, f, copies, seed=seed, size=encoder.chip)))) for f in faces
+    ]
 
 
 def encode_one(image: images.Source, *, task: str = "faces", name: str | None = None, **options: Any) -> Encoded:

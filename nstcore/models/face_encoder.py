@@ -60,7 +60,7 @@ class FaceEncoder(Module):
     """The network of dlib's ``face_recognition_model_v1``, frozen: 29 convolutions, a mean, and a matrix.
 
     Two pictures show one person, by dlib's own rule, when their encodings are closer than 0.6 (Euclidean distance).
-    The encodings are not normalised; their norms are about 1.3 to 1.6.
+    The encodings are not normalised; their norms are about 1.3 to 1.6. `unfreeze` makes the last layers trainable.
     Source: Davis King, dlib, ``dlib_face_recognition_resnet_model_v1`` (2017); He et al., CVPR 2016.
     """
 
@@ -70,10 +70,59 @@ class FaceEncoder(Module):
         self.projection = Tensor(np.zeros((BLOCKS[-1][0], ENCODING), np.float32))
         self.freeze().astype(dtype)
         self._preprocessing = preprocessing
+        self.threshold: float = FACTS["threshold"]  # type: ignore[assignment]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the encodings are, as it is written into files."""
+        return {**FACTS, "threshold": self.threshold}
+
+    def unfreeze(self, last: int = 1) -> FaceEncoder:
+        """Make the last layers trainable, and no others: the matrix, and the `last` − 1 residual blocks before it.
+
+        dlib's scale-and-shift layers are folded into the convolutions: their scales are trained as part of the weights,
+        their shifts as the biases. Raises `ArgumentError` unless 1 ≤ last ≤ 15. Returns the network itself.
+        """
+        self.freeze()
+        for part in self._last_blocks(last):
+            for parameter in part.parameters():
+                parameter.requires_grad = True
+        self.projection.requires_grad = True
+        return self
+
+    def _last_blocks(self, last: int) -> list[ResidualBlock]:
+        count = whole("face_encoder", "the last layers", last)
+        if not 1 <= count <= len(self.blocks) + 1:
+            raise ArgumentError(f"[face_encoder] expects 1 to {len(self.blocks) + 1} last layers, got {count}")
+        return self.blocks[len(self.blocks) - count + 1 :]
+
+    def features(self, chips: Any, last: int = 1, *, batch: int = 16) -> Array:
+        """What goes into the `last` layers: (n, h, w, c) after the blocks before them, computed once and then reused.
+
+        chips, batch and errors as `encode`. ``finish(features(chips, last), last)`` is ``encode(chips)``.
+        """
+        from nstcore.images import as_images
+
+        blocks, array = self.blocks[: len(self.blocks) - len(self._last_blocks(last))], np.asarray(chips)
+        array = array[None] if array.ndim == 3 else array
+        self._check_shape(array.shape)
+        found: list[Array] = []
+        with no_grad():
+            for start in range(0, len(array), batch):
+                part = as_images(array[start : start + batch]).astype(self.dtype, copy=False)
+                found.append(self._walk(Tensor(part), blocks).data)
+        return np.concatenate(found)
+
+    def finish(self, x: Any, last: int = 1) -> Any:
+        """The encodings (n, 128) of what `features` gave, through the last layers alone, with gradients for a tensor."""
+        x = x if isinstance(x, Tensor) else Tensor(np.asarray(x, self.dtype))
+        for block in self._last_blocks(last):
+            x = block(x)
+        return ops.matmul(ops.mean(x, axis=(1, 2)), self.projection)
 
     def save(self, path: str | Path, **meta: Any) -> None:
         """Write the weights so that `face_encoder` can read them; `meta` is stored beside them."""
-        facts = {"architecture": ARCHITECTURE, "preprocessing": dict(self._preprocessing), "encoding": FACTS}
+        facts = {"architecture": ARCHITECTURE, "preprocessing": dict(self._preprocessing), "encoding": self.facts}
         super().save(path, **{**facts, **meta})
 
     @property
@@ -120,13 +169,16 @@ class FaceEncoder(Module):
             raise ShapeError(f"[face_encoder] expects chips (n, {CHIP}, {CHIP}, {CHANNELS}), got {shape}")
 
     def _encoding(self, chips: Tensor) -> Any:
+        return ops.matmul(ops.mean(self._walk(chips, self.blocks), axis=(1, 2)), self.projection)
+
+    def _walk(self, chips: Tensor, blocks: list[ResidualBlock]) -> Any:
         how = self._preprocessing
         mean, std = np.asarray(how["mean"]), np.asarray(how["std"])
         x = ops.normalize_channels(chips, how["scale"] / std, -mean / std, reverse=how["color_order"] == "BGR")
         x = ops.max_pool2d(self.stem(x), 3, 2)
-        for block in self.blocks:
+        for block in blocks:
             x = block(x)
-        return ops.matmul(ops.mean(x, axis=(1, 2)), self.projection)
+        return x
 
 
 def face_encoder(weights: str | Path | None = None, *, dtype: DTypeLike = np.float32) -> FaceEncoder:
@@ -147,6 +199,10 @@ def _load(path: str | Path | None, dtype: DTypeLike) -> FaceEncoder:
         raise WeightsError(f"[{ARCHITECTURE}] {file.path}: expects weights of {ARCHITECTURE}, got {file.architecture}")
     net = FaceEncoder(file.preprocessing, dtype)
     net.load_state_dict(file.arrays, str(file.path))
+    encoding: Any = file.meta.get("encoding")
+    stated = encoding.get("threshold") if isinstance(encoding, Mapping) else None
+    if isinstance(stated, (int, float)) and 0 < stated < np.inf:
+        net.threshold = float(stated)
     return net
 
 

@@ -4,5 +4,9 @@ from __future__ import annotations
 
 from nstcore.nn.layers import AvgPool2d, Conv2d, Linear, MaxPool2d, PReLU, Sequential
 from nstcore.nn.module import Module
+from nstcore.nn.normalisation import Affine, BatchNorm, Dropout, Flatten, GlobalAvgPool, L2Normalize
 
-__all__ = ["AvgPool2d", "Conv2d", "Linear", "MaxPool2d", "Module", "PReLU", "Sequential"]
+__all__ = [
+    "Affine", "AvgPool2d", "BatchNorm", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool", "L2Normalize", "Linear",
+    "MaxPool2d", "Module", "PReLU", "Sequential",
+]  # fmt: skip

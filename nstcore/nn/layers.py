@@ -22,10 +22,21 @@ def he_normal(shape: tuple[int, ...], fan_in: int, rng: np.random.Generator) -> 
     return Tensor(values.astype(np.float32), requires_grad=True)
 
 
-class Conv2d(Module):
-    """Convolution (n, h, w, c) -> (n, p, q, k) with bias; see `nstcore.ops.conv2d`.
+def glorot_uniform(shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Tensor:
+    """A float32 parameter drawn from U(−a, a), a = √(6 / (fan_in + fan_out)): for a layer without a ReLU behind it.
 
-    weight: (k, r, s, c), bias: (k,). Without `rng` the parameters are zero, to be loaded.
+    Source: Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010,
+    equation 16.
+    """
+    limit = np.sqrt(6.0 / max(1, fan_in + fan_out))
+    return Tensor(rng.uniform(-limit, limit, shape).astype(np.float32), requires_grad=True)
+
+
+class Conv2d(Module):
+    """Convolution (n, h, w, c) -> (n, p, q, k); see `nstcore.ops.conv2d`.
+
+    weight: (k, r, s, c), bias: (k,), or None with ``bias=False`` (a normalisation that follows has a shift of its own).
+    Without `rng` the parameters are zero, to be loaded.
     """
 
     def __init__(
@@ -37,6 +48,7 @@ class Conv2d(Module):
         stride: int | Pair = 1,
         padding: int | Pair | Literal["same"] = 0,
         activation: Literal["relu"] | None = None,
+        bias: bool = True,
         rng: np.random.Generator | None = None,
     ) -> None:
         r, s = (size, size) if isinstance(size, int) else size
@@ -44,7 +56,7 @@ class Conv2d(Module):
         self.weight = (
             he_normal(shape, r * s * channels, rng) if rng else Tensor(np.zeros(shape, np.float32), requires_grad=True)
         )
-        self.bias = Tensor(np.zeros(filters, np.float32), requires_grad=True)
+        self.bias = Tensor(np.zeros(filters, np.float32), requires_grad=True) if bias else None
         self.stride, self.padding, self.activation = stride, padding, activation
 
     def forward(self, x: Any, pool: bool = False) -> Any:

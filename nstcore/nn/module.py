@@ -1,8 +1,8 @@
-"""A network or a part of one: parameters with names, saved to and loaded from ``.npz``."""
+"""A network or a part of one: parameters and buffers with names, saved to and loaded from ``.npz``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,13 @@ Array = NDArray[Any]
 class Module:
     """Base of layers and models.
 
-    Every attribute that is a `Tensor` is a parameter, every attribute that is a `Module` (or a list or dict of them)
-    is a part; a parameter's name is the path to it, such as ``conv1_1.weight``. Subclasses define ``forward``.
+    Every attribute that is a `Tensor` is a parameter, every attribute that is an array is a buffer (saved, but not
+    trained, such as running statistics), every attribute that is a `Module` (or a list or dict of them) is a part; the
+    name of a parameter or buffer is the path to it, such as ``conv1_1.weight``. Subclasses define ``forward``.
+    `training` tells layers that behave otherwise while they learn; `train` and `eval` set it in all parts.
     """
+
+    training = True
 
     def forward(self, *inputs: Any) -> Any:
         """Compute the result; called by ``module(...)``."""
@@ -34,7 +38,29 @@ class Module:
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Every parameter with its name, in the order in which the attributes were set."""
         for name, value in vars(self).items():
-            yield from _walk(value, prefix + name)
+            yield from _walk(value, prefix + name, lambda part, path: part.named_parameters(path), Tensor)
+
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
+        """Every buffer with its name, in the order in which the attributes were set."""
+        for name, value in vars(self).items():
+            yield from _walk(value, prefix + name, lambda part, path: part.named_buffers(path), np.ndarray)
+
+    def modules(self) -> Iterator[Module]:
+        """The module itself and all its parts."""
+        yield self
+        for value in vars(self).values():
+            for _, part in _walk(value, "", lambda inner, path: ((path, m) for m in inner.modules()), ()):
+                yield part
+
+    def train(self, training: bool = True) -> Module:
+        """Learn from now on (batch normalisation measures, dropout drops), or do not; returns the module itself."""
+        for part in self.modules():
+            part.training = training
+        return self
+
+    def eval(self) -> Module:
+        """Work as trained from now on; returns the module itself."""
+        return self.train(False)
 
     def parameters(self) -> list[Tensor]:
         """Every parameter; one that has several names is there once."""
@@ -52,24 +78,27 @@ class Module:
             p.grad = None
 
     def state_dict(self) -> dict[str, Array]:
-        """The parameters' arrays (not copies) by name."""
-        return {name: p.data for name, p in self.named_parameters()}
+        """The arrays (not copies) of parameters and buffers by name."""
+        return {**{name: p.data for name, p in self.named_parameters()}, **dict(self.named_buffers())}
 
     def load_state_dict(self, arrays: Mapping[str, Array], source: str = "the given arrays") -> None:
-        """Copy `arrays` into the parameters, which keep their element type; nothing changes when one does not fit.
+        """Copy `arrays` into parameters and buffers, which keep their type; nothing changes when one does not fit.
 
         Raises `WeightsError` naming the first key that is missing, unknown, of another shape or not of real numbers.
         """
-        own = dict(self.named_parameters())
+        parameters, own = dict(self.named_parameters()), self.state_dict()
         for name in [*own, *arrays]:
             problem = _misfit(own.get(name), arrays.get(name))
             if problem:
                 raise WeightsError(f"[weights] {source}: {name} {problem}; is it the file of another network?")
-        for name, p in own.items():
-            p.data = np.array(arrays[name], dtype=p.dtype)
+        for name, array in own.items():
+            if name in parameters:
+                parameters[name].data = np.array(arrays[name], dtype=array.dtype)
+            else:
+                array[...] = arrays[name]
 
     def save(self, path: str | Path, **meta: Any) -> None:
-        """Write the parameters to an ``.npz`` with their digests; `meta` is stored beside them."""
+        """Write parameters and buffers to an ``.npz`` with their digests; `meta` is stored beside them."""
         facts = {"architecture": type(self).__name__.lower(), "preprocessing": None, **meta}
         weights.save(path, self.state_dict(), facts)
 
@@ -85,6 +114,10 @@ class Module:
         wanted = float_type(type(self).__name__, dtype)
         for p in self.parameters():
             p.data, p.grad = p.data.astype(wanted, copy=False), None
+        for part in self.modules():
+            for name, value in vars(part).items():
+                if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+                    setattr(part, name, value.astype(wanted, copy=False))
         return self
 
 
@@ -99,21 +132,24 @@ def float_type(op: str, dtype: DTypeLike) -> np.dtype[Any]:
     return found
 
 
-def _walk(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
+def _walk(
+    value: Any, name: str, inside: Callable[[Module, str], Iterator[tuple[str, Any]]], leaf: type | tuple[()]
+) -> Iterator[tuple[str, Any]]:
+    """Every `leaf` in an attribute with its name, and what `inside` gives for the modules in it."""
+    if isinstance(value, leaf):
         yield name, value
     elif isinstance(value, Module):
-        yield from value.named_parameters(f"{name}.")
+        yield from inside(value, f"{name}.")
     elif isinstance(value, (list, tuple)):
         for i, part in enumerate(value):
-            yield from _walk(part, f"{name}.{i}")
+            yield from _walk(part, f"{name}.{i}", inside, leaf)
     elif isinstance(value, dict):
         for key, part in value.items():
-            yield from _walk(part, f"{name}.{key}")
+            yield from _walk(part, f"{name}.{key}", inside, leaf)
 
 
-def _misfit(own: Tensor | None, given: Array | None) -> str | None:
-    """What is wrong between a parameter and the array for it."""
+def _misfit(own: Array | None, given: Array | None) -> str | None:
+    """What is wrong between a parameter or buffer and the array for it."""
     if own is None:
         return "is not a parameter of this network"
     if given is None:

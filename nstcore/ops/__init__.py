@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nstcore.ops._op import OPS, Case, Kernel, Op, Tolerance
+from nstcore.ops.contrastive import contrastive_loss
 from nstcore.ops.conv import conv2d
 from nstcore.ops.elementwise import (
     absolute,
@@ -21,6 +22,7 @@ from nstcore.ops.elementwise import (
 )
 from nstcore.ops.gram import gram, style_loss
 from nstcore.ops.linear import l2_normalize, logistic_loss, matmul
+from nstcore.ops.norm import batch_norm, batch_norm_pool2d, dropout
 from nstcore.ops.pairwise import nearest, pairwise_cosine, pairwise_inner, pairwise_sqdist
 from nstcore.ops.pool import avg_pool2d, max_pool2d
 from nstcore.ops.prelu import prelu
@@ -31,10 +33,10 @@ from nstcore.ops.triplet import TripletStats, batch_triplet_loss, triplet_loss, 
 from nstcore.ops.warp import warp_affine
 
 __all__ = [
-    "OPS", "Case", "Kernel", "Op", "Tolerance", "TripletStats",
-    "absolute", "add", "avg_pool2d", "batch_triplet_loss", "concat", "content_loss", "conv2d", "div", "exp",
-    "getitem", "gram", "l2_normalize", "log", "logistic_loss", "matmul", "max_pool2d", "maximum", "mean", "mul",
-    "nearest", "normalize_channels", "pad", "pairwise_cosine", "pairwise_inner", "pairwise_sqdist", "power", "prelu",
-    "relu", "reshape", "sigmoid", "softplus", "sqrt", "style_loss", "sub", "sum", "total_variation", "transpose",
-    "triplet_loss", "triplet_stats", "warp_affine",
+    "OPS", "Case", "Kernel", "Op", "Tolerance", "TripletStats", "absolute", "add", "avg_pool2d", "batch_norm",
+    "batch_norm_pool2d", "batch_triplet_loss", "concat", "content_loss", "contrastive_loss", "conv2d", "div",
+    "dropout", "exp", "getitem", "gram", "l2_normalize", "log", "logistic_loss", "matmul", "max_pool2d", "maximum",
+    "mean", "mul", "nearest", "normalize_channels", "pad", "pairwise_cosine", "pairwise_inner", "pairwise_sqdist",
+    "power", "prelu", "relu", "reshape", "sigmoid", "softplus", "sqrt", "style_loss", "sub", "sum", "total_variation",
+    "transpose", "triplet_loss", "triplet_stats", "warp_affine",
 ]  # fmt: skip

@@ -1,9 +1,12 @@
-"""Optimisers: gradient descent with momentum, Adam, and L-BFGS."""
+"""Optimisers: gradient descent with momentum, Adam, AdamW, and L-BFGS; schedules of the learning rate."""
 
 from __future__ import annotations
 
-from nstcore.optim.first_order import SGD, Adam
+from nstcore.optim.first_order import SGD, Adam, AdamW
 from nstcore.optim.lbfgs import LBFGS
 from nstcore.optim.optimizer import Optimizer
+from nstcore.optim.schedule import clip_gradients, cosine_schedule, step_schedule
 
-__all__ = ["LBFGS", "SGD", "Adam", "Optimizer"]
+__all__ = [
+    "LBFGS", "SGD", "Adam", "AdamW", "Optimizer", "clip_gradients", "cosine_schedule", "step_schedule",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Gradient descent with momentum, and Adam."""
+"""Gradient descent with momentum, Adam, and AdamW."""
 
 from __future__ import annotations
 
@@ -9,21 +9,30 @@ import numpy as np
 
 from nstcore.autograd import Tensor
 from nstcore.backend.memory import empty
-from nstcore.optim.optimizer import Closure, Optimizer, State, fraction, positive
+from nstcore.optim.optimizer import Closure, Optimizer, State, fraction, not_negative, positive
 
 
 class SGD(Optimizer):
-    """Gradient descent: v ← μ v + g, θ ← θ − η v.
+    """Gradient descent: v ← μ v + g, θ ← θ − η v, with g ← g + λ θ first.
 
-    learning_rate: η > 0. momentum: μ in [0, 1).
-    Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013, equations 1–2
+    learning_rate: η > 0. momentum: μ in [0, 1). weight_decay: λ ≥ 0. nesterov: θ ← θ − η (g + μ v) instead.
+    Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013, equations 1–4
     (with η outside of v, as is usual now).
     """
 
-    def __init__(self, parameters: Iterable[Tensor], learning_rate: float, momentum: float = 0.9) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        learning_rate: float,
+        momentum: float = 0.9,
+        *,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
         super().__init__(parameters)
         self.learning_rate = positive("SGD", "learning_rate", learning_rate)
         self.momentum = fraction("SGD", "momentum", momentum)
+        self.weight_decay, self.nesterov = not_negative("SGD", "weight_decay", weight_decay), nesterov
         self._velocity = [np.zeros_like(p.data) for p in self.parameters]
 
     def step(self, closure: Closure) -> float:
@@ -33,9 +42,11 @@ class SGD(Optimizer):
         for p, v in zip(self.parameters, self._velocity, strict=True):
             if p.grad is None:
                 continue
+            slope = p.grad if not self.weight_decay else p.grad + np.asarray(self.weight_decay, p.dtype) * p.data
             v *= self.momentum
-            v += p.grad
-            p.data -= np.multiply(v, np.asarray(self.learning_rate, p.dtype), out=empty(p.shape, p.dtype))
+            v += slope
+            ahead = slope + np.asarray(self.momentum, p.dtype) * v if self.nesterov else v
+            p.data -= np.multiply(ahead, np.asarray(self.learning_rate, p.dtype), out=empty(p.shape, p.dtype))
         return loss
 
     def state_dict(self) -> State:
@@ -50,9 +61,9 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Adam: m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², θ ← θ − η m̂ / (√v̂ + ε).
 
-    m̂ and v̂ are m and v corrected for their start at 0.
+    m̂ and v̂ are m and v corrected for their start at 0, and g ← g + λ θ comes first.
 
-    learning_rate: η > 0. betas: (β₁, β₂), each in [0, 1). eps: ε > 0.
+    learning_rate: η > 0. betas: (β₁, β₂), each in [0, 1). eps: ε > 0. weight_decay: λ ≥ 0.
     Source: Kingma, Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.
     """
 
@@ -62,8 +73,10 @@ class Adam(Optimizer):
         learning_rate: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters)
+        self.weight_decay = not_negative("Adam", "weight_decay", weight_decay)
         self.learning_rate = positive("Adam", "learning_rate", learning_rate)
         self.betas = fraction("Adam", "betas[0]", betas[0]), fraction("Adam", "betas[1]", betas[1])
         self.eps = positive("Adam", "eps", eps)
@@ -82,11 +95,12 @@ class Adam(Optimizer):
         for p, m, v in zip(self.parameters, self._mean, self._square, strict=True):
             if p.grad is None:
                 continue
+            slope = self._decayed(p)
             change, root = empty(p.shape, p.dtype), empty(p.shape, p.dtype)
-            np.subtract(p.grad, m, out=change)
+            np.subtract(slope, m, out=change)
             change *= 1 - b1
             m += change
-            np.multiply(p.grad, p.grad, out=change)
+            np.multiply(slope, slope, out=change)
             change -= v
             change *= 1 - b2
             v += change
@@ -96,6 +110,10 @@ class Adam(Optimizer):
             change /= root
             p.data -= change
         return loss
+
+    def _decayed(self, p: Tensor) -> Any:
+        """The gradient with the weight decay in it."""
+        return p.grad + np.asarray(self.weight_decay, p.dtype) * p.data if self.weight_decay else p.grad
 
     def state_dict(self) -> State:
         """Step count and both moments."""
@@ -108,3 +126,26 @@ class Adam(Optimizer):
         """Restore step count and moments."""
         mean, square = self._restored(state, "mean"), self._restored(state, "square")
         self._steps, self._mean, self._square = int(self._entry(state, "steps")), mean, square
+
+
+class AdamW(Adam):
+    """Adam whose weight decay acts on the parameter itself, not through the moments: θ ← θ − η λ θ before the step.
+
+    Only weights decay: parameters with one axis (biases, scales, shifts) do not.
+    Source: Loshchilov, Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2 (with η λ).
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(parameters, learning_rate, betas, eps, weight_decay)
+
+    def _decayed(self, p: Tensor) -> Any:
+        if self.weight_decay and p.ndim > 1:
+            p.data *= np.asarray(1 - self.learning_rate * self.weight_decay, p.dtype)
+        return p.grad

@@ -71,6 +71,13 @@ def positive(op: str, name: str, value: float) -> float:
     return float(value)
 
 
+def not_negative(op: str, name: str, value: float) -> float:
+    """`value` as a float; `ArgumentError` unless it is finite and at least 0."""
+    if not (isinstance(value, REAL) and np.isfinite(value) and value >= 0):
+        raise ArgumentError(f"[{op}] expects {name} of at least 0, got {value!r}")
+    return float(value)
+
+
 def fraction(op: str, name: str, value: float) -> float:
     """`value` as a float; `ArgumentError` unless it lies in [0, 1)."""
     if not (isinstance(value, REAL) and 0 <= value < 1):

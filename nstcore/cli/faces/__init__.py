@@ -7,6 +7,7 @@ import typer
 from nstcore.cli.faces import answers, gallery, measure
 from nstcore.cli.faces.detect import detect
 from nstcore.cli.faces.enroll import enroll
+from nstcore.cli.faces.train import train
 
 app = typer.Typer(help="Detect, enrol, verify and identify faces.", no_args_is_help=True)
 app.command("detect")(detect)
@@ -22,5 +23,6 @@ app.command("unmerge")(gallery.unmerge)
 app.command("forget")(gallery.forget)
 app.command("export")(gallery.export)
 app.command("import")(gallery.import_command)
+app.command("train")(train)
 app.command("calibrate")(measure.calibrate)
 app.command("evaluate")(measure.evaluate)

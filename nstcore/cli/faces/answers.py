@@ -31,6 +31,7 @@ def verify(
     flip: of.Flip = False,
     jitter: of.Jitter = 0,
     max_pixels: of.MaxPixels = of.MAX_PIXELS,
+    encoder: of.EncoderPath = None,
     as_json: AsJson = False,
 ) -> int:
     """Do two pictures, or a person of the gallery and a picture, show the same person?
@@ -42,10 +43,10 @@ def verify(
 
     how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
     if _is_name(context, who, gallery):
-        with open_gallery(gallery) as opened:
+        with open_gallery(gallery, encoder=encoder) as opened:
             answer = opened.verify(who, picture, threshold=threshold, **how)
     else:
-        answer = faces.verify(who, picture, threshold, **how)
+        answer = faces.verify(who, picture, threshold, encoder=faces.load_encoder(encoder), **how)
     if as_json:
         typer.echo(json.dumps({"a": who, "b": str(picture), **answer.to_json()}, indent=2))
     else:
@@ -80,6 +81,7 @@ def identify(
     flip: of.Flip = False,
     jitter: of.Jitter = 0,
     max_pixels: of.MaxPixels = of.MAX_PIXELS,
+    encoder: of.EncoderPath = None,
     as_json: AsJson = False,
 ) -> int:
     """Say who is in pictures: a line a face, the largest first, strangers as "not recognised".
@@ -98,7 +100,7 @@ def identify(
     how = {**of.encoding(min_size, min_score, flip, jitter, max_pixels), "threshold": threshold, "one_each": one_each}
     found: list[tuple[Path, list[Match]]] = []
     failed: list[tuple[Path, str]] = []
-    with open_gallery(gallery) as opened:
+    with open_gallery(gallery, encoder=encoder) as opened:
         for path in pictures:
             try:
                 found.append((path, _identified(opened, path, output, how)))

@@ -12,6 +12,7 @@ import typer
 
 from nstcore.cli import BAD_INPUT, INTERRUPTED, _progress, print_error
 from nstcore.cli.faces.gallery import DEFAULT, AsJson, GalleryPath, open_gallery
+from nstcore.cli.faces.options import EncoderPath
 from nstcore.errors import ArgumentError, GalleryError, ImageError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def enroll(
     ] = True,
     min_size: Annotated[float, typer.Option(help="Side of the smallest face to look for, in pixels.")] = 20,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest picture that is read.")] = 100_000_000,
+    encoder: EncoderPath = None,
     as_json: AsJson = False,
 ) -> int:
     """Enrol the pictures of one person, or a folder in which every person has a folder of that name.
@@ -46,7 +48,7 @@ def enroll(
     jobs = _jobs(what)
     run = _Run(jobs, {"min_size": min_size, "max_pixels": max_pixels, "check_quality": check_quality})
     interrupted = False
-    with open_gallery(gallery, create=True) as opened:
+    with open_gallery(gallery, create=True, encoder=encoder) as opened:
         try:
             with _progress.counted("enrolling", len(jobs), quiet=as_json) as step:
                 run.all(opened, step)

@@ -22,16 +22,19 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A person's name.", sh
 DEFAULT = Path("people.db")
 
 
-def open_gallery(path: Path, *, create: bool = False) -> Gallery:
-    """The gallery; one that does not exist is made only for photographs that are to go into it."""
+def open_gallery(path: Path, *, create: bool = False, encoder: Path | None = None) -> Gallery:
+    """The gallery; one that does not exist is made only for photographs that are to go into it.
+
+    encoder: the file of the encoder that it was made with, or is to be made with; None: the package's.
+    """
     from nstcore.errors import GalleryError
-    from nstcore.faces import Gallery
+    from nstcore.faces import Gallery, load_encoder
 
     if not create and not path.exists():
         raise GalleryError(
             f"[gallery] {path} does not exist; nst faces enroll makes one, --gallery or NSTCORE_GALLERY names another"
         )
-    return Gallery(path, create=create)
+    return Gallery(path, create=create, encoder=None if encoder is None else load_encoder(encoder))
 
 
 def say(as_json: bool, facts: dict[str, Any], sentence: str) -> None:

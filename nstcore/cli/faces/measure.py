@@ -43,6 +43,7 @@ def calibrate(
     flip: of.Flip = False,
     jitter: of.Jitter = 0,
     max_pixels: of.MaxPixels = of.MAX_PIXELS,
+    encoder: of.EncoderPath = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit threshold and probability to photographs whose people are known, and keep them in the gallery.
@@ -62,14 +63,14 @@ def calibrate(
     rate = {"false_accept_rate": check_rate("calibrate", "--far", far)}
     rate["confidence"] = check_rate("calibrate", "--confidence", confidence)
     how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
-    encoder = _encoder(gallery, dry_run)
+    chosen = _encoder(gallery, dry_run, encoder)
     with _bar("encoding", as_json) as progress:
-        found, photographs = pairs_in(root, pairs, encoder=encoder, progress=progress, **how)
+        found, photographs = pairs_in(root, pairs, encoder=chosen, progress=progress, **how)
     source = f"{len(photographs.paths)} photographs of {found.people} people in {root.name or 'a folder'}"
     source += "".join(f", {key} {value}" for key, value in how.items() if key in ("flip", "jitter") and value)
     result = calibrate_pairs(found, source=source, **rate)
     if not dry_run:  # a new gallery is made for something that can be kept, not for a refusal
-        with open_gallery(gallery, create=True) as opened:
+        with open_gallery(gallery, create=True, encoder=encoder) as opened:
             opened.set_calibration(result.calibration)
     if as_json:
         facts = {"gallery": None if dry_run else str(gallery), **result.to_json(), **_losses(photographs)}
@@ -86,6 +87,9 @@ def evaluate(
         Path | None, typer.Option("--gallery", "-g", help="Judge this gallery's threshold; default: the encoder's own.")
     ] = None,
     threshold: of.Threshold = None,
+    ways: Annotated[
+        int | None, typer.Option("--one-shot", min=2, help="Also identify among N people with one photograph each.")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw ROC and distances: .svg, .png, .jpg or .webp.")
     ] = None,
@@ -94,6 +98,7 @@ def evaluate(
     flip: of.Flip = False,
     jitter: of.Jitter = 0,
     max_pixels: of.MaxPixels = of.MAX_PIXELS,
+    encoder: of.EncoderPath = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure how well people are told apart: accuracy, ROC, rates with intervals, identification with strangers.
@@ -107,15 +112,19 @@ def evaluate(
     from nstcore.faces.evaluate import evaluate as run
     from nstcore.faces.evaluate import evaluate_pairs
     from nstcore.faces.folders import pairs_in
+    from nstcore.faces.oneshot import one_shot
 
+    if ways is not None and pairs is not None:
+        raise ArgumentError("[evaluate] expects --one-shot with a folder of people, got a list of pairs")
     root = _root("evaluate", folder, pairs)
     if plot is not None:
         report.check_plot(plot)
         files.check_output(plot, inputs=[] if pairs is None else [pairs])
-    calibration, encoder = load_encoder().calibration, load_encoder()
+    chosen = load_encoder(encoder)
+    calibration = chosen.calibration
     if gallery is not None:
-        with open_gallery(gallery) as opened:
-            calibration, encoder = opened.calibration, opened.encoder
+        with open_gallery(gallery, encoder=encoder) as opened:
+            calibration, chosen = opened.calibration, opened.encoder
     if threshold is not None:
         from dataclasses import replace
 
@@ -123,7 +132,8 @@ def evaluate(
         calibration = replace(calibration, threshold=limit, calibrated=False)
     how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
     with _bar("encoding", as_json) as progress:
-        found, photographs = pairs_in(root, pairs, encoder=encoder, progress=progress, **how)
+        found, photographs = pairs_in(root, pairs, encoder=chosen, progress=progress, **how)
+    shot = one_shot(photographs.encodings, photographs.people, ways) if ways is not None else None
     if pairs is None:
         result = run(photographs.encodings, photographs.people, calibration)
     else:
@@ -131,24 +141,26 @@ def evaluate(
     if plot is not None:
         report.write_plot(plot, result)
     if as_json:
-        typer.echo(json.dumps({**result.to_json(), **_losses(photographs)}, indent=2))
+        shots = {} if shot is None else {"one_shot": shot.to_json()}
+        typer.echo(json.dumps({**result.to_json(), **shots, **_losses(photographs)}, indent=2))
     else:
-        typer.echo("\n".join([report.text(result), *report.failures(photographs)]))
+        words = [] if shot is None else ["", str(shot)]
+        typer.echo("\n".join([report.text(result), *words, *report.failures(photographs)]))
         if plot is not None:
             typer.echo(f"drawn in {plot}")
 
 
-def _encoder(gallery: Path, dry_run: bool) -> Encoder:
+def _encoder(gallery: Path, dry_run: bool, encoder: Path | None) -> Encoder:
     """The encoder of the gallery, if there is one; a place where none can be made is found before the work."""
     from nstcore import files
     from nstcore.faces import load_encoder
 
     if gallery.exists():
-        with open_gallery(gallery) as opened:
+        with open_gallery(gallery, encoder=encoder) as opened:
             return opened.encoder
     if not dry_run:
         files.check_output(gallery)
-    return load_encoder()
+    return load_encoder(encoder)
 
 
 def _root(task: str, folder: Path | None, pairs: Path | None) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,10 @@ MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Largest pic
 Threshold = Annotated[
     float | None,
     typer.Option("--threshold", "-t", help="Largest distance of one person; default: the calibration's."),
+]
+EncoderPath = Annotated[
+    Path | None,
+    typer.Option("--encoder", envvar="NSTCORE_ENCODER", help="An encoder of nst faces train; default: the package's."),
 ]
 # The values of nstcore.faces, which is loaded when a command runs; a test compares them.
 MIN_SIZE, MIN_SCORE, MAX_PIXELS = 20, 0.9, 100_000_000

@@ -1,0 +1,175 @@
+"""``nst faces train``: an encoder from a folder with a folder of photographs for each person or class."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nstcore.cli import INTERRUPTED, print_error
+from nstcore.errors import ArgumentError, NonFiniteError
+
+_COLUMNS = ("step", "loss", "active", "d² one", "d² two", "gradient", "EER", "one-shot", "threshold", "s")
+_SHOWN = 12  # rows of the live table
+
+
+def train(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder of folders, one a class.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The encoder to write: .npz")] = Path("encoder.npz"),
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="The small network, untrained (default).")
+    ] = False,
+    fine_tune: Annotated[bool, typer.Option("--fine-tune", help="The face encoder's last layers.")] = False,
+    start: Annotated[Path | None, typer.Option("--from", help="Go on from an encoder of an earlier training.")] = None,
+    last: Annotated[int, typer.Option(min=1, help="Layers that --fine-tune trains.")] = 2,
+    align: Annotated[
+        bool, typer.Option("--align/--no-align", help="Find and turn faces; --no-align for any other classes.")
+    ] = True,
+    loss: Annotated[str, typer.Option(help="triplet, contrastive or logistic.")] = "triplet",
+    mining: Annotated[
+        str, typer.Option(help="batch_all, semi_hard, batch_hard, distance_weighted or random.")
+    ] = "semi_hard",
+    margin: Annotated[float, typer.Option(help="Alpha: a squared distance; of pairs a distance.")] = 0.2,
+    steps: Annotated[int, typer.Option(min=1, help="At most.")] = 600,
+    people: Annotated[int, typer.Option(min=2, help="Classes in a batch.")] = 16,
+    photos: Annotated[int, typer.Option(min=2, help="Photographs of each.")] = 4,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-3,
+    warm_up: Annotated[int, typer.Option(min=0, help="Steps until the rate is reached.")] = 20,
+    validation: Annotated[float, typer.Option(help="Share of the classes that is not trained on.")] = 0.2,
+    patience: Annotated[int, typer.Option(min=0, help="Looks without a better one before it stops; 0: never.")] = 8,
+    every: Annotated[int, typer.Option("--evaluate-every", min=1, help="Steps between two looks.")] = 25,
+    size: Annotated[int, typer.Option(min=1, help="Numbers in an encoding, from scratch.")] = 128,
+    side: Annotated[int, typer.Option(help="Pixels of a chip, from scratch; a multiple of 16.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
+    checkpoint: Annotated[Path | None, typer.Option(help="Write the state here at every look.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run of this state, bit for bit.")] = None,
+    history: Annotated[Path | None, typer.Option(help="Write every step: .csv")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw losses and errors: .png, .jpg or .webp")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
+) -> int:
+    """Train an encoder that puts pictures of one class close together, and those of two apart.
+
+    nst faces train photos/ -o encoder.npz
+
+    Ctrl-C ends the run and writes what was reached (exit code 130).
+    """
+    if from_scratch + fine_tune + (start is not None) > 1:
+        raise ArgumentError("[train] expects one of --from-scratch, --fine-tune and --from, got several")
+    outputs = [p for p in (output, checkpoint, history, plot) if p is not None]
+    _check_outputs(outputs, plot, [p for p in (start, resume) if p is not None and p != checkpoint])
+    origin: str | Path = "fine-tune" if fine_tune else start if start is not None else "scratch"
+    options: dict[str, Any] = {
+        "start": origin, "last": last, "align": align, "size": size, "side": side, "checkpoint": checkpoint,
+        "resume": resume, "loss": loss, "mining": mining, "margin": margin, "steps": steps, "people": people,
+        "photos": photos, "learning_rate": learning_rate, "warm_up": warm_up, "validation": validation,
+        "patience": patience, "evaluate_every": every, "seed": seed,
+    }  # fmt: skip
+    from nstcore.faces import train_encoder
+
+    try:
+        with _progress(steps, quiet=as_json) as (reading, show):
+            trained = train_encoder(folder, callback=show, progress=reading, **options)
+    except NonFiniteError as error:
+        if error.result is not None:
+            _finish(error.result, output, history, plot, as_json)
+        raise
+    return _finish(trained, output, history, plot, as_json)
+
+
+def _check_outputs(outputs: list[Path], plot: Path | None, inputs: list[Path]) -> None:
+    from nstcore.files import check_output
+    from nstcore.images import check_suffix
+
+    if len({os.path.realpath(p) for p in outputs}) != len(outputs):
+        raise ArgumentError("[train] expects different files for -o, --checkpoint, --history and --plot, got one twice")
+    if plot is not None:
+        check_suffix(plot)
+    for path in outputs:
+        check_output(path, inputs=inputs)
+
+
+def _finish(trained: Any, output: Path, history: Path | None, plot: Path | None, as_json: bool) -> int:
+    from nstcore import images
+    from nstcore.faces import train_report as report
+
+    facts = report.summary(trained)
+    if trained.history:  # an untrained network is no result, and must not replace an earlier one
+        trained.save(output)
+        if history:
+            report.write_csv(history, trained.history)
+        if plot:
+            images.save(plot, report.draw(trained.history))
+    written = str(output) if trained.history else None
+    if as_json:
+        typer.echo(json.dumps({"output": written, **facts}, indent=2))
+    else:
+        for line in report.notices(trained):
+            print_error(line) if line == report.COLLAPSED else typer.echo(line)
+        typer.echo(f"{output}: {report.sentence(trained)}" if written else f"{output}: nothing was written")
+    return INTERRUPTED if trained.stopped == "interrupted" else 0
+
+
+Show = Callable[[Any], None]
+Reading = Callable[[int, int], None]
+
+
+@contextmanager
+def _progress(steps: int, quiet: bool) -> Iterator[tuple[Reading, Show]]:
+    """Functions that show how far reading is and what a step was: a live table on a terminal, else lines."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True, quiet=quiet)
+    if not console.is_terminal:
+        yield lambda done, total: None, lambda row: _line(console, row)
+        return
+    rows: list[Any] = []
+    with Live(_table(rows, steps), console=console, refresh_per_second=4) as live:
+
+        def reading(done: int, total: int) -> None:
+            live.update(f"reading photographs: {done} of {total}")
+
+        def show(row: Any) -> None:
+            if rows and rows[-1].eer is None:
+                rows.pop()  # the step before, of which nothing but its losses is known
+            rows.append(row)
+            live.update(_table(rows[-_SHOWN:], steps))
+
+        yield reading, show
+
+
+def _line(console: Any, row: Any) -> None:
+    """Where no table can be drawn (a log, a pipe): a line for each look at the people not trained on."""
+    if row.eer is not None or row.step == 1:
+        cells = zip(_COLUMNS, _cells(row), strict=True)
+        console.print("  ".join(f"{name} {cell}" for name, cell in cells if cell), highlight=False)
+
+
+def _cells(row: Any) -> list[str]:
+    """A row of the table."""
+    looked = ["", "", ""]
+    if row.eer is not None:
+        looked = [f"{row.eer:.1%}", f"{row.one_shot:.1%}", f"{row.threshold:.3f}"]
+    state = "collapsed" if row.collapsed else f"{row.active:.1%}"
+    return [
+        str(row.step), f"{row.loss:.4f}", state, f"{row.positive:.3f}", f"{row.negative:.3f}", f"{row.gradient:.2g}",
+        *looked, f"{row.seconds:.0f}",
+    ]  # fmt: skip
+
+
+def _table(rows: list[Any], steps: int) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"training, at most {steps} steps")
+    for name in _COLUMNS:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table

@@ -1,0 +1,148 @@
+"""Verification as a binary classification: a logistic regression on how two encodings differ, number by number."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nstcore import ops, optim, weights
+from nstcore.autograd import Tensor, no_grad
+from nstcore.errors import ArgumentError, NonFiniteError, ShapeError, WeightsError
+from nstcore.nn.module import Module
+from nstcore.ops._op import whole
+
+Array = NDArray[Any]
+
+FORMS = ("absolute", "chi2")
+ARCHITECTURE = "verification_head"
+EPS = 1e-8  # beside which a chi-squared denominator is none
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a fit went: logistic losses a pair before and after, steps, and the pairs of each kind."""
+
+    start: float
+    end: float
+    steps: int
+    same: int
+    different: int
+
+
+class VerificationHead(Module):
+    """ŷ = σ(Σ_k w_k φ_k + b): the probability that two encodings are one person's.
+
+    size: numbers in an encoding. form: φ_k = |f(a)_k − f(b)_k| ("absolute"), or (f(a)_k − f(b)_k)² / (|f(a)_k| +
+    |f(b)_k|) ("chi2"; encodings here may be negative, so the sizes stand below). At first w = −1 and b lies between
+    what random encodings of length 1 and equal ones give. `fit` trains it on encodings that stay; as a layer behind a
+    network, ``head(za, zb)`` gives logits through which gradients flow into both branches.
+    Source: Taigman, Yang, Ranzato, Wolf, "DeepFace", CVPR 2014, section 4.1; the course's "face verification and binary
+    classification".
+    """
+
+    def __init__(self, size: int, form: str = "absolute") -> None:
+        if form not in FORMS:
+            raise ArgumentError(f"[head] expects form to be one of {', '.join(FORMS)}, got {form!r}")
+        self.size, self.form = whole("head", "a size", size), form
+        if self.size < 1:
+            raise ArgumentError(f"[head] expects a size of at least 1, got {size}")
+        self.weight = Tensor(np.full((self.size, 1), -1.0, np.float32), requires_grad=True)
+        # Two random directions differ by 2 sqrt(d / pi) in all.
+        self.bias = Tensor(np.full(1, 1.4 * math.sqrt(self.size / math.pi), np.float32), requires_grad=True)
+
+    def forward(self, a: Any, b: Any) -> Any:
+        """The logits (n,) of the pairs (a_i, b_i); a, b: (n, size)."""
+        difference = ops.sub(a, b)
+        if self.form == "absolute":
+            phi = ops.absolute(difference)
+        else:
+            phi = ops.div(ops.mul(difference, difference), ops.add(ops.add(ops.absolute(a), ops.absolute(b)), EPS))
+        return ops.reshape(ops.sum(ops.mul(phi, ops.reshape(self.weight, (self.size,))), axis=1), (-1,)) + self.bias
+
+    def probability(self, a: Any, b: Any) -> Array:
+        """The probabilities (n,), float64, that encodings a_i and b_i are one person's; a, b: (n, d) or (d,)."""
+        first, second = (np.atleast_2d(np.asarray(x, np.float64)) for x in (a, b))
+        for x in (first, second):
+            if x.ndim != 2 or x.shape[1] != self.size:
+                raise ShapeError(f"[head] expects encodings (n, {self.size}), got {x.shape}")
+        with no_grad():
+            logits: Array = self._as_float64()(first, second).data
+        return np.asarray(1 / (1 + np.exp(-np.clip(logits, -700, 700))))
+
+    def _as_float64(self) -> VerificationHead:
+        twin = VerificationHead(self.size, self.form)
+        twin.load_state_dict(self.state_dict())
+        twin.astype(np.float64)
+        return twin
+
+    def fit(self, encodings: Any, pairs: tuple[Any, Any], same: Any, *, decay: float = 1e-3, steps: int = 200) -> Fit:
+        """Fit on pairs of encodings, which are computed once and stay as they are.
+
+        encodings: (n, size) float. pairs: two arrays of indices into them. same: whether a pair is of one person.
+        The mean logistic loss is minimised with pairs of one person weighing as much as those of two, plus
+        decay / 2 · Σ (w_k s_k)², s_k the spread of φ_k: it shrinks weights alike whatever the encodings' scale.
+        L-BFGS from w = 0; the same pairs give the same head.
+
+        Raises `ShapeError`, `ArgumentError` for pairs of one kind alone, `NonFiniteError` for encodings with NaN.
+        """
+        z = np.asarray(encodings, np.float64)
+        first, second = (np.asarray(i) for i in pairs)
+        y = np.asarray(same, bool)
+        if z.ndim != 2 or z.shape[1] != self.size or not first.shape == second.shape == y.shape or y.ndim != 1:
+            raise ShapeError(
+                f"[head] expects encodings (n, {self.size}) and pairs and same (m,), "
+                f"got {z.shape}, {first.shape}, {second.shape} and {y.shape}"
+            )
+        ones = int(y.sum())
+        if not 0 < ones < len(y):
+            raise ArgumentError(f"[head] expects pairs of one person and of two, got {ones} of one among {len(y)}")
+        if not np.isfinite(z).all():
+            raise NonFiniteError("[head] expects finite encodings, got NaN or infinity")
+        phi = self._phi(z[first], z[second])
+        centre, spread = phi.mean(0), np.maximum(phi.std(0), 1e-12)
+        x = Tensor((phi - centre) / spread)
+        share = np.where(y, 0.5 / ones, 0.5 / (len(y) - ones))
+        w, b = Tensor(np.zeros((self.size, 1)), True), Tensor(np.zeros(1), True)
+        optimizer = optim.LBFGS([w, b])
+
+        def closure() -> float:
+            logits = ops.reshape(ops.matmul(x, w), (-1,)) + b
+            losses = ops.softplus(ops.mul(logits, np.where(y, -1.0, 1.0)))
+            total = ops.sum(ops.mul(losses, share)) + ops.sum(ops.mul(ops.mul(w, w), 0.5 * decay))
+            total.backward()
+            return float(total)
+
+        values = [optimizer.step(closure) for _ in range(max(1, steps))]
+        scaled = w.data[:, 0] / spread
+        self.weight.data = scaled[:, None].astype(self.weight.dtype)
+        self.bias.data = (b.data - centre @ scaled).astype(self.bias.dtype)
+        return Fit(values[0], values[-1], len(values), ones, len(y) - ones)
+
+    def _phi(self, a: Array, b: Array) -> Array:
+        off = np.abs(a - b)
+        return np.asarray(off if self.form == "absolute" else off * off / (np.abs(a) + np.abs(b) + EPS))
+
+    def save(self, path: str | Path, **meta: Any) -> None:
+        """Write the head with its digests; `meta` (such as the encoder's digest) is stored beside it."""
+        facts = {"architecture": ARCHITECTURE, "form": self.form, "size": self.size}
+        super().save(path, **{**facts, **meta})
+
+
+def load_head(path: str | Path) -> VerificationHead:
+    """A head that `VerificationHead.save` wrote; `WeightsError` when the file is damaged or something else."""
+    file = weights.load(path)
+    if file.architecture != ARCHITECTURE:
+        raise WeightsError(f"[head] {file.path}: expects weights of {ARCHITECTURE}, got {file.architecture}")
+    try:
+        head = VerificationHead(file.meta["size"], file.meta["form"])
+    except (KeyError, ArgumentError) as error:
+        raise WeightsError(f"[head] {file.path}: its facts do not describe a head ({error})") from None
+    head.load_state_dict(file.arrays, str(file.path))
+    if not all(np.isfinite(array).all() for array in head.state_dict().values()):
+        raise WeightsError(f"[head] {file.path}: expects finite weights, got NaN or infinity")
+    return head

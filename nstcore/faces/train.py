@@ -1,0 +1,261 @@
+"""Training an encoder on a person's own photographs, from nothing or from the face encoder of the package."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nstcore.backend.memory import reuse
+from nstcore.errors import ArgumentError, NonFiniteError
+from nstcore.faces.align import CHIP
+from nstcore.faces.head import VerificationHead
+from nstcore.faces.photos import Photos, from_arrays, read_folder
+from nstcore.faces.sampler import Sampler
+from nstcore.faces.scores import Scores, score
+from nstcore.faces.train_settings import TrainSettings
+from nstcore.faces.trainer import Callback, Features, Pictures, Trainer, TrainRow, load_state, save_state
+
+Array = NDArray[Any]
+STARTS = ("scratch", "fine-tune")
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training gave: the network of the best look, and how it came there.
+
+    scores: of the people who were not trained on, at the best look (`best_step`); None where nobody was kept apart.
+    before: theirs before the first step. stopped: why it ended: "steps", "patience" or "interrupted". validation: the
+    names of the people kept apart. left_out: what could not be used, with the reason. negatives_only: people with one
+    photograph. head: of the logistic loss.
+    """
+
+    net: Any
+    settings: TrainSettings
+    history: tuple[TrainRow, ...]
+    before: Scores | None
+    scores: Scores | None
+    best_step: int
+    stopped: str
+    validation: tuple[str, ...]
+    left_out: tuple[str, ...]
+    negatives_only: int
+    head: VerificationHead | None = None
+
+    def save(self, path: str | Path) -> None:
+        """Write the encoder; it states its norm, architecture, chip size, default threshold and how it was trained."""
+        facts = {"settings": self.settings.to_json(), "best_step": self.best_step, "stopped": self.stopped}
+        if self.scores:
+            facts["validation"] = self.scores.to_json()
+        self.net.save(path, source="trained by nst faces train", training=facts)
+
+
+def train_encoder(
+    data: str | Path | Any,
+    labels: Sequence[Any] | Array | None = None,
+    *,
+    start: str | Path = "scratch",
+    last: int = 2,
+    align: bool = False,
+    size: int = 128,
+    side: int = 64,
+    checkpoint: str | Path | None = None,
+    resume: str | Path | None = None,
+    callback: Callback | None = None,
+    progress: Callable[[int, int], object] | None = None,
+    **choices: Any,
+) -> Trained:
+    """Train an encoder with triplets or pairs, and keep the weights that were best for people not trained on.
+
+    data: a folder with a folder of photographs for each class, or pictures (n, h, w) or (n, h, w, 3) with `labels`.
+    start: "scratch" (`models.embedding_net` of `size` numbers and `side` pixels), "fine-tune" (the face encoder of the
+    package, its `last` layers, see `FaceEncoder.unfreeze`), or the ``.npz`` of an `embedding_net` to go on from.
+    align: find and turn the face in each photograph of a folder. checkpoint: where the state is written at every look
+    at the validation people and at the end. resume: such a file to continue, with the same photographs and choices.
+    callback: gets the `TrainRow` of each step. progress: see `read_folder`. choices: the fields of `TrainSettings`.
+
+    Ctrl-C ends the run and keeps what was reached. The default threshold of the encoder is that of the highest balanced
+    accuracy on the validation people.
+    Raises `ArgumentError`, `ShapeError`, `ImageError`, `WeightsError`, and `NonFiniteError`, whose ``result`` is what
+    was reached before.
+    """
+    unknown = sorted(set(choices) - set(TrainSettings.names()))
+    if unknown:
+        raise ArgumentError(f"[train] has no choice {unknown[0]!r}; it has {', '.join(TrainSettings.names())}")
+    settings = TrainSettings(**choices)
+    net = _network(start, last, size, side, settings.seed)
+    edge = net.side if hasattr(net, "side") else CHIP
+    photos = _photos(data, labels, edge, align, progress)
+    train, held = split_people(photos, settings)
+    sampler = Sampler(photos.labels[train], settings.people, settings.photos, settings.seed)
+    run = _Run(net, photos, train, held, sampler, settings, last, checkpoint, callback)
+    with reuse():
+        return run(resume)
+
+
+def split_people(photos: Photos, settings: TrainSettings) -> tuple[Array, Array]:
+    """Indices of the photographs to train on, and of those of the people kept apart, drawn by the seed.
+
+    At least two people with two photographs are kept apart where `validation` is above 0, and at least two stay.
+    """
+    everybody = np.arange(len(photos.labels))
+    if not settings.validation:
+        return everybody, everybody[:0]
+    several = np.flatnonzero(np.bincount(photos.labels, minlength=len(photos.names)) > 1)
+    count = max(2, round(settings.validation * len(photos.names)))
+    if len(several) < count + 2:
+        raise ArgumentError(
+            f"[train] expects at least {count + 2} classes with two photographs, {count} of them to validate, got "
+            f"{len(several)}; give more, or validation=0"
+        )
+    chosen = np.random.default_rng((settings.seed, 3)).choice(several, count, replace=False)
+    held = np.isin(photos.labels, chosen)
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+class _Run:
+    """One run: steps, looks at the people kept apart, the best weights, checkpoints."""
+
+    def __init__(
+        self, net: Any, photos: Photos, train: Array, held: Array, sampler: Sampler, settings: TrainSettings,
+        last: int, checkpoint: str | Path | None, callback: Callback | None,
+    ) -> None:  # fmt: skip
+        self.net, self.photos, self.held, self.sampler, self.settings = net, photos, held, sampler, settings
+        self.checkpoint, self.callback = checkpoint, callback
+        self.inputs: Any
+        if hasattr(net, "side"):  # the small network learns from pictures, the large one from frozen layers' features
+            self.inputs = Pictures(net, photos.pictures)
+        else:
+            mirrored = photos.pictures[:, :, ::-1]
+            self.inputs = Features(net, last, net.features(photos.pictures, last), net.features(mirrored, last))
+        self.facts = {
+            "settings": settings.to_json(),
+            "photographs": photos.digest(),
+            "start": hashlib.sha256(b"".join(a.tobytes() for a in net.state_dict().values())).hexdigest(),
+        }
+        inner = _Subset(self.inputs, train)
+        self.trainer = Trainer(net, inner, photos.labels[train], sampler, settings)
+        self.before = self._look()
+        self.best = self._weights()
+        self.scores, self.best_step, self.looks_since = self.before, 0, 0
+
+    def __call__(self, resume: str | Path | None) -> Trained:
+        if resume is not None:
+            self._resume(resume)
+        stopped = "steps"
+        try:
+            while self.trainer.steps < self.settings.steps:
+                if self._worn_out():
+                    stopped = "patience"
+                    break
+                self._step()
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        except NonFiniteError as error:
+            error.result = self._finish("not finite")
+            raise
+        return self._finish(stopped)
+
+    def _step(self) -> None:
+        row = self.trainer.step()
+        last = row.step == self.settings.steps
+        if row.step % self.settings.evaluate_every == 0 or last:
+            found = self._look()
+            if found:
+                row = replace(row, eer=found.eer, auc=found.auc, one_shot=found.one_shot, threshold=found.threshold)
+                self.trainer.rows[-1] = row
+                self._judge(found, row.step)
+            if self.checkpoint is not None:
+                self._save()
+        if self.callback:
+            self.callback(row)
+
+    def _judge(self, found: Scores, step: int) -> None:
+        """Keep the weights when they are better for the people kept apart: fewer errors, then a larger area."""
+        if self.scores is None or (found.eer, -found.auc) < (self.scores.eer, -self.scores.auc):
+            self.scores, self.best_step, self.looks_since = found, step, 0
+            self.best = self._weights()
+        else:
+            self.looks_since += 1
+
+    def _worn_out(self) -> bool:
+        return bool(len(self.held)) and 0 < self.settings.patience <= self.looks_since
+
+    def _look(self) -> Scores | None:
+        if not len(self.held):
+            return None
+        return score(self.inputs.encode(self.held), self.photos.labels[self.held])
+
+    def _weights(self) -> dict[str, Array]:
+        found = {f"net.{name}": a.copy() for name, a in self.net.state_dict().items()}
+        if self.trainer.head:
+            found.update({f"head.{name}": a.copy() for name, a in self.trainer.head.state_dict().items()})
+        return found
+
+    def _save(self) -> None:
+        save_state(str(self.checkpoint), self.trainer, self.best, self.facts)
+
+    def _resume(self, path: str | Path) -> None:
+        best = load_state(path, self.trainer, self.facts)
+        self.scores, self.best_step, self.looks_since = self.before, 0, 0
+        for row in self.trainer.rows:  # the looks so far, judged again
+            if self.before is not None and row.eer is not None:
+                looked = {name: getattr(row, name) for name in ("eer", "auc", "one_shot", "threshold")}
+                self._judge(replace(self.before, **looked), row.step)
+        self.best = best
+
+    def _finish(self, stopped: str) -> Trained:
+        if self.checkpoint is not None and self.trainer.steps:
+            self._save()
+        if not len(self.held):  # nobody to judge by: the last weights
+            self.best, self.best_step = self._weights(), self.trainer.steps
+        self.net.load_state_dict({n[4:]: a for n, a in self.best.items() if n.startswith("net.")})
+        head = self.trainer.head
+        if head:
+            head.load_state_dict({n[5:]: a for n, a in self.best.items() if n.startswith("head.")})
+        if self.scores is not None:
+            self.net.threshold = self.scores.threshold
+        return Trained(
+            self.net, self.settings, tuple(self.trainer.rows), self.before, self.scores, self.best_step, stopped,
+            tuple(self.photos.names[i] for i in np.unique(self.photos.labels[self.held])), self.photos.left_out,
+            self.sampler.negatives_only, head,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Subset:
+    """The inputs by the numbers of the photographs that are trained on."""
+
+    inputs: Any
+    index: Array
+
+    def batch(self, index: Array, how: Any, rng: np.random.Generator) -> Any:
+        return self.inputs.batch(self.index[index], how, rng)
+
+    def encode(self, index: Array) -> Array:
+        return np.asarray(self.inputs.encode(self.index[index]))
+
+
+def _network(start: str | Path, last: int, size: int, side: int, seed: int) -> Any:
+    from nstcore import models
+
+    if start == "scratch":
+        return models.embedding_net(size, side, seed=seed)
+    if start == "fine-tune":
+        return models.face_encoder().unfreeze(last)
+    return models.embedding_net(weights=start)
+
+
+def _photos(data: Any, labels: Any, side: int, align: bool, progress: Any) -> Photos:
+    if isinstance(data, (str, Path)):
+        if labels is not None:
+            raise ArgumentError("[train] expects labels beside pictures; a folder's classes are its folders")
+        return read_folder(data, side, align, progress)
+    if labels is None:
+        raise ArgumentError("[train] expects labels beside pictures, got none")
+    return from_arrays(data, labels, side)

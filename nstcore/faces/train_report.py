@@ -1,0 +1,138 @@
+"""A training run as a table, a drawing and a few sentences."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nstcore import _chart
+from nstcore.errors import ArgumentError
+from nstcore.faces.train import Trained
+from nstcore.faces.trainer import TrainRow
+from nstcore.files import atomic_write
+
+COLLAPSED = (
+    "all encodings have become one point: every loss is stuck at the margin, and the gradient vanishes. The hardest "
+    "negatives pull too early: take --mining semi_hard, a smaller --learning-rate, or a larger --warm-up"
+)
+NO_TRIPLET = "no triplet of this batch has a loss any more: the classes trained on are told apart by the margin"
+
+
+def write_csv(path: str | Path, history: Sequence[TrainRow]) -> None:
+    """Write one line a step, with the names of `TrainRow`; empty where there is nothing."""
+    names = [f.name for f in fields(TrainRow)]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(names)
+    for row in history:
+        values = row.to_json()
+        table.writerow(["" if values[n] is None else _number(values[n]) for n in names])
+    atomic_write(path, lambda stream: stream.write(text.getvalue().encode()))
+
+
+def _number(value: Any) -> Any:
+    return f"{value:.9g}" if isinstance(value, float) else value
+
+
+def draw(history: Sequence[TrainRow]) -> NDArray[np.uint8]:
+    """A picture (540, 1440, 3): loss, active share and distances over the steps; beside it the errors of new people."""
+    if not history:
+        raise ArgumentError("[plot] expects at least one step, got none")
+    canvas = _chart.Raster(1440, 540)
+    across = _chart.Axis(history[0].step, max(history[-1].step, history[0].step + 1))
+    looks = [row for row in history if row.eer is not None]
+    lines: dict[str, Any] = {
+        name: [(r.step, getattr(r, name)) for r in history] for name in ("loss", "active", "positive", "negative")
+    }
+    names = {"loss": "loss", "active": "active triplets", "positive": "d² of one class", "negative": "d² of two"}
+    most = max((v for line in lines.values() for _, v in line if np.isfinite(v)), default=1.0)
+    left = _chart.Panel(canvas, (90, 40, 560, 480), across, _chart.Axis(0.0, _chart_top(most)))
+    _panel(left, "what is trained on", {names[k]: v for k, v in lines.items()}, (580, 40))
+    errors: dict[str, Any] = {
+        "equal error rate": [(r.step, r.eer) for r in looks],
+        "1 − AUC": [(r.step, 1 - r.auc) for r in looks if r.auc is not None],
+        "one-shot error": [(r.step, 1 - r.one_shot) for r in looks if r.one_shot is not None],
+    }
+    top = max((v for line in errors.values() for _, v in line if v is not None), default=1.0)
+    right = _chart.Panel(canvas, (810, 40, 1240, 480), across, _chart.Axis(0.0, _chart_top(top)))
+    _panel(right, "people who are not trained on", errors, (1260, 40))
+    return canvas.pixels()
+
+
+def _chart_top(value: float) -> float:
+    """The end of an axis above all values."""
+    return max(value, 1e-6) * 1.05
+
+
+def _panel(panel: _chart.Panel, title: str, lines: dict[str, Any], legend: tuple[float, float]) -> None:
+    panel.frame(title, "step")
+    entries = []
+    for i, (name, points) in enumerate(lines.items()):
+        color = _chart.COLORS[i]
+        known = [(float(s), float(v)) for s, v in points if np.isfinite(v)]
+        if known:
+            panel.curve(known, color)
+        entries.append((name, color, 2))
+    panel.legend(entries, legend)
+
+
+def notices(trained: Trained) -> list[str]:
+    """What a person should know about the run, beside its result."""
+    lines = [f"left out: {why}" for why in trained.left_out[:20]]
+    if len(trained.left_out) > 20:
+        lines.append(f"left out: and {len(trained.left_out) - 20} more")
+    if trained.negatives_only:
+        lines.append(
+            f"{trained.negatives_only} classes have a single photograph: there is no pair of them, so they serve as "
+            "negatives only"
+        )
+    if trained.history and trained.history[-1].collapsed:
+        lines.append(COLLAPSED)
+    elif trained.settings.loss == "triplet" and trained.history and trained.history[-1].active == 0:
+        lines.append(NO_TRIPLET)
+    return lines
+
+
+def summary(trained: Trained) -> dict[str, Any]:
+    """The run in plain values."""
+    last = trained.history[-1] if trained.history else None
+    return {
+        "steps": len(trained.history),
+        "seconds": last.seconds if last else 0.0,
+        "stopped": trained.stopped,
+        "best_step": trained.best_step,
+        "loss": last.loss if last else None,
+        "collapsed": bool(last and last.collapsed),
+        "before": trained.before.to_json() if trained.before else None,
+        "validation": trained.scores.to_json() if trained.scores else None,
+        "validation_people": list(trained.validation),
+        "negatives_only": trained.negatives_only,
+        "left_out": list(trained.left_out),
+        "threshold": trained.net.threshold,
+    }
+
+
+def sentence(trained: Trained) -> str:
+    """`summary` in a line for a person."""
+    facts = summary(trained)
+    text = f"{facts['steps']} steps in {facts['seconds']:.0f} s"
+    if trained.scores and trained.before:
+        people = len(trained.validation)
+        text += (
+            f"; {people} people not trained on: equal error rate {trained.before.eer:.1%} -> {trained.scores.eer:.1%}, "
+            f"{trained.scores.ways}-way one-shot {trained.before.one_shot:.1%} -> {trained.scores.one_shot:.1%}, "
+            f"threshold {trained.scores.threshold:.3f}, best at step {trained.best_step}"
+        )
+    endings = {
+        "interrupted": "; interrupted, this is what was reached",
+        "patience": "; stopped, new people got no better",
+        "not finite": "; the loss was not finite, this is what was reached before",
+    }
+    return text + endings.get(trained.stopped, "")

@@ -1,0 +1,70 @@
+"""What can be chosen about a training run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from nstcore.errors import ArgumentError
+from nstcore.faces.augment import Augmentation
+from nstcore.faces.mining import MININGS
+
+LOSSES = ("triplet", "contrastive", "logistic")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that decides a run, with the photographs: the same settings give the same encoder, bit for bit.
+
+    loss: "triplet"; "contrastive" or "logistic" on pairs, the second through a `VerificationHead` that is trained too.
+    mining: of the triplets, one of `MININGS`. margin: of triplets in squared distance, of pairs in distance.
+    steps: at most. people, photos: of each in a batch. learning_rate, weight_decay: of AdamW. warm_up: steps until the
+    rate is reached; it then falls to 0 along a cosine. clip: largest length of the gradient. augmentation: of pictures.
+    validation: the share of people who are not trained on. evaluate_every: steps between two looks at them. patience:
+    looks without a better one after which it stops; 0 never does. seed: of all that is random.
+    """
+
+    loss: str = "triplet"
+    mining: str = "batch_hard"
+    margin: float = 0.2
+    steps: int = 600
+    people: int = 16
+    photos: int = 4
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    warm_up: int = 20
+    clip: float = 1.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    validation: float = 0.2
+    evaluate_every: int = 25
+    patience: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in (("loss", LOSSES), ("mining", MININGS)):
+            if getattr(self, name) not in choices:
+                raise ArgumentError(
+                    f"[train] expects {name} to be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
+        for name, least in (("steps", 1), ("people", 2), ("photos", 2), ("warm_up", 0), ("evaluate_every", 1),
+                            ("patience", 0), ("seed", 0)):  # fmt: skip
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ArgumentError(f"[train] expects {name} as a whole number of at least {least}, got {value!r}")
+        for name in ("margin", "learning_rate", "weight_decay", "clip"):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
+                raise ArgumentError(f"[train] expects {name} of at least 0, got {value!r}")
+        if not 0 <= self.validation < 1:
+            raise ArgumentError(f"[train] expects validation in [0, 1), got {self.validation!r}")
+        if self.warm_up >= self.steps:
+            object.__setattr__(self, "warm_up", self.steps - 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all choices as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of the choices."""
+        return [f.name for f in fields(cls)]

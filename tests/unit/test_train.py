@@ -1,0 +1,243 @@
+"""Training runs: they learn, repeat themselves bit for bit, go on where they stopped, and fail in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nstcore as nst
+from nstcore import images
+from nstcore.errors import ArgumentError, NonFiniteError, WeightsError
+from nstcore.faces import train_encoder
+from nstcore.faces.train import Trained
+
+SHORT: dict[str, Any] = {
+    "side": 16, "size": 8, "steps": 6, "people": 4, "photos": 3, "evaluate_every": 2, "patience": 0, "warm_up": 1,
+    "validation": 0.25, "learning_rate": 0.003,
+}  # fmt: skip
+
+
+def classes(count: int = 8, photos: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures of blobs, a place and colour for each class, in noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(count), photos)
+    coarse = rng.random((count, 4, 4, 3)).repeat(4, 1).repeat(4, 2)
+    noisy = coarse[labels] + 0.25 * rng.standard_normal((len(labels), 16, 16, 3))
+    return np.rint(np.clip(noisy, 0, 1) * 255).astype(np.uint8), labels
+
+
+def weights_of(trained: Trained) -> list[np.ndarray]:
+    return list(trained.net.state_dict().values())
+
+
+def assert_same(one: Trained, two: Trained) -> None:
+    for a, b in zip(weights_of(one), weights_of(two), strict=True):
+        np.testing.assert_array_equal(a, b)
+    rows = [[{k: v for k, v in r.to_json().items() if k != "seconds"} for r in t.history] for t in (one, two)]
+    assert rows[0] == rows[1]
+    assert one.best_step == two.best_step
+    assert one.scores == two.scores
+
+
+@pytest.mark.parametrize("choices", [{"mining": m} for m in ("batch_all", "semi_hard", "batch_hard",
+    "distance_weighted", "random")] + [{"loss": "contrastive", "margin": 1.0}, {"loss": "logistic"}])  # fmt: skip
+def test_every_loss_learns_to_tell_new_classes_apart(choices: dict[str, Any]) -> None:
+    x, labels = classes(16, 6)
+    trained = train_encoder(x, labels, **{**SHORT, "steps": 30, "evaluate_every": 10, **choices})
+    assert trained.before is not None
+    assert trained.scores is not None
+    assert trained.scores.auc > trained.before.auc + 0.02
+    assert trained.net.threshold == trained.scores.threshold
+    assert (trained.head is not None) == (choices.get("loss") == "logistic")
+    losses = [row.loss for row in trained.history]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_the_same_seed_gives_the_same_encoder_for_any_number_of_threads() -> None:
+    x, labels = classes()
+    found = []
+    for threads in (1, 2, 3):
+        nst.set_num_threads(threads)
+        found.append(train_encoder(x, labels, **SHORT))
+    assert_same(found[0], found[1])
+    assert_same(found[0], found[2])
+    other = train_encoder(x, labels, **{**SHORT, "seed": 1})
+    assert not np.array_equal(weights_of(found[0])[0], weights_of(other)[0])
+
+
+@pytest.mark.parametrize("choices", [{"mining": "distance_weighted"}, {"loss": "logistic"}])
+def test_a_run_goes_on_bit_for_bit(tmp_path: Path, choices: dict[str, Any]) -> None:
+    x, labels = classes()
+    state = tmp_path / "state.npz"
+    whole = train_encoder(x, labels, **SHORT, **choices)
+
+    def stop(row: Any) -> None:
+        if row.step == 3:
+            raise KeyboardInterrupt
+
+    part = train_encoder(x, labels, checkpoint=state, callback=stop, **SHORT, **choices)
+    assert part.stopped == "interrupted"
+    assert len(part.history) == 3
+    rest = train_encoder(x, labels, resume=state, **SHORT, **choices)
+    assert rest.stopped == "steps"
+    assert_same(rest, whole)
+
+
+def test_other_photographs_or_choices_are_not_continued(tmp_path: Path) -> None:
+    x, labels = classes()
+    state = tmp_path / "state.npz"
+    train_encoder(x, labels, checkpoint=state, **SHORT)
+    with pytest.raises(ArgumentError, match=r"state\.npz: expects the settings of the run that it continues"):
+        train_encoder(x, labels, resume=state, **{**SHORT, "margin": 0.3})
+    with pytest.raises(ArgumentError, match="expects the photographs of the run"):
+        train_encoder(255 - x, labels, resume=state, **SHORT)
+    nst.models.embedding_net(8, 16).save(tmp_path / "net.npz")
+    with pytest.raises(WeightsError, match="expects a checkpoint of a training run, got embedding_net"):
+        train_encoder(x, labels, resume=tmp_path / "net.npz", **SHORT)
+
+
+def test_a_run_can_start_from_a_trained_encoder_and_says_what_it_did(tmp_path: Path) -> None:
+    x, labels = classes()
+    first = train_encoder(x, labels, **SHORT)
+    first.save(tmp_path / "encoder.npz")
+    meta = nst.weights.load(tmp_path / "encoder.npz").meta
+    assert meta["encoding"]["threshold"] == first.scores.threshold  # type: ignore[union-attr]
+    assert meta["training"]["settings"]["margin"] == 0.2
+    assert meta["training"]["best_step"] == first.best_step
+    second = train_encoder(x, labels, start=tmp_path / "encoder.npz", **SHORT)
+    assert second.before is not None
+    assert second.before.eer == first.scores.eer  # type: ignore[union-attr]
+
+
+def test_it_stops_when_new_people_get_no_better() -> None:
+    x, labels = classes()
+    trained = train_encoder(x, labels, **{**SHORT, "steps": 200, "patience": 2, "learning_rate": 1e-9})
+    assert trained.stopped == "patience"
+    assert len(trained.history) <= 10
+
+
+def test_without_validation_the_last_weights_are_kept() -> None:
+    x, labels = classes()
+    trained = train_encoder(x, labels, **{**SHORT, "validation": 0})
+    assert (trained.before, trained.scores, trained.validation) == (None, None, ())
+    assert trained.best_step == 6
+
+
+def test_people_kept_apart_are_not_trained_on() -> None:
+    x, labels = classes(8)
+    trained = train_encoder(x, labels, **SHORT)
+    assert len(trained.validation) == 2
+    changed = x.copy()
+    changed[np.isin(labels.astype(str), trained.validation)] = 0
+    other = train_encoder(changed, labels, **SHORT)
+    assert [r.loss for r in other.history] == [r.loss for r in trained.history]
+
+
+def test_people_with_one_photograph_are_used_and_counted() -> None:
+    x, labels = classes(8, 6)
+    labels[-3:] = (20, 21, 22)
+    trained = train_encoder(x, labels, **SHORT)
+    assert trained.negatives_only == 3
+
+
+def test_a_collapsed_batch_is_noticed() -> None:
+    x, labels = classes()
+    flat = np.full_like(x, 128)
+    still = nst.faces.Augmentation(False, 0, 0, 0)
+    trained = train_encoder(flat, labels, augmentation=still, **{**SHORT, "validation": 0})
+    assert all(row.collapsed for row in trained.history)
+    assert trained.history[0].loss == pytest.approx(0.2, abs=1e-3)
+
+
+def test_nan_in_weights_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    net = nst.models.embedding_net(8, 16)
+    net.projection.weight.data[0, 0, 0, 3] = np.nan
+    net.save(tmp_path / "nan.npz")
+    x, labels = classes()
+    with pytest.raises(
+        WeightsError, match=r"\[train\] expects finite weights, got NaN or infinity in projection.weight"
+    ):
+        train_encoder(x, labels, start=tmp_path / "nan.npz", **SHORT)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_state_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nstcore.faces import trainer
+
+    x, labels = classes()
+    good = trainer.augment
+    count = 0
+
+    def broken(pictures: Any, how: Any, rng: Any) -> Any:
+        nonlocal count
+        count += 1
+        found = good(pictures, how, rng)
+        return found if count < 4 else np.full_like(found, np.nan)
+
+    monkeypatch.setattr(trainer, "augment", broken)
+    with pytest.raises(NonFiniteError, match=r"\[train\] step 4: the loss is nan; the state before it stays") as caught:
+        train_encoder(x, labels, **SHORT)
+    reached = caught.value.result
+    assert isinstance(reached, Trained)
+    assert len(reached.history) == 3
+    assert all(np.isfinite(a).all() for a in weights_of(reached))
+    monkeypatch.setattr(trainer, "augment", good)
+    three = train_encoder(x, labels, callback=_stop_at(3), **SHORT)
+    assert_same(three, reached)
+
+
+def _stop_at(step: int) -> Any:
+    def stop(row: Any) -> None:
+        if row.step == step:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"loss": "softmax"}, "loss to be one of triplet, contrastive, logistic"),
+        ({"mining": "hardest"}, "mining to be one of batch_all"),
+        ({"steps": 0}, "steps as a whole number of at least 1, got 0"),
+        ({"learning_rate": -1.0}, "learning_rate of at least 0"),
+        ({"validation": 1.0}, r"validation in \[0, 1\)"),
+        ({"epochs": 3}, "has no choice 'epochs'; it has loss, mining"),
+        ({"validation": 0.9}, "at least 9 classes with two photographs, 7 of them to validate, got 8"),
+    ],
+)
+def test_choices_are_checked(choices: dict[str, Any], words: str) -> None:
+    x, labels = classes()
+    with pytest.raises(ArgumentError, match=rf"^\[train\] .*{words}"):
+        train_encoder(x, labels, **{**SHORT, **choices})
+
+
+def test_labels_beside_a_folder_or_missing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="labels beside pictures, got none"):
+        train_encoder(classes()[0], **SHORT)
+    with pytest.raises(ArgumentError, match="a folder's classes are its folders"):
+        train_encoder(tmp_path, [1, 2], **SHORT)
+
+
+def test_a_folder_of_classes(tmp_path: Path) -> None:
+    x, labels = classes(6, 4)
+    for i, (picture, label) in enumerate(zip(x, labels, strict=True)):
+        folder = tmp_path / f"class{label}"
+        folder.mkdir(exist_ok=True)
+        images.save(folder / f"{i}.png", picture)
+    trained = train_encoder(tmp_path, **SHORT)
+    assert set(trained.validation) <= {f"class{i}" for i in range(6)}
+    arrays = train_encoder(x, labels, **SHORT)
+    assert_same(trained, arrays)
+
+
+def test_the_face_encoder_is_fine_tuned_in_its_last_layers_alone() -> None:
+    x, labels = classes(5, 3)
+    trained = train_encoder(x, labels, start="fine-tune", last=1, **{**SHORT, "steps": 2, "people": 3, "photos": 2})
+    before, after = nst.models.face_encoder().state_dict(), trained.net.state_dict()
+    changed = [name for name in before if not np.array_equal(before[name], after[name])]
+    assert changed in (["projection"], [])
+    assert trained.before is not None
+    assert trained.net.encode(np.zeros((1, 150, 150, 3), np.uint8)).shape == (1, 128)
