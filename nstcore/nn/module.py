@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,23 @@ from nstcore.errors import DTypeError, WeightsError
 Array = NDArray[Any]
 
 
+class _Watch(threading.local):
+    seen: Callable[[Module, Any], None] | None = None
+
+
+_watch = _Watch()
+
+
+@contextmanager
+def watch(seen: Callable[[Module, Any], None]) -> Iterator[None]:
+    """Call ``seen(module, result)`` whenever a module has computed its result inside a ``with`` block, in this thread."""
+    before, _watch.seen = _watch.seen, seen
+    try:
+        yield
+    finally:
+        _watch.seen = before
+
+
 class Module:
     """Base of layers and models.
 
@@ -29,7 +48,15 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} defines no forward()")
 
     def __call__(self, *inputs: Any) -> Any:
-        return self.forward(*inputs)
+        result = self.forward(*inputs)
+        if _watch.seen is not None:
+            _watch.seen(self, result)
+        return result
+
+    def named_parts(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Every module inside of this one with its name, the path to it, such as ``blocks.0.conv1``; outer ones first."""
+        for name, value in vars(self).items():
+            yield from _walk_parts(value, prefix + name)
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Every parameter with its name, in the order in which the attributes were set."""
@@ -110,6 +137,18 @@ def _walk(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, dict):
         for key, part in value.items():
             yield from _walk(part, f"{name}.{key}")
+
+
+def _walk_parts(value: Any, name: str) -> Iterator[tuple[str, Module]]:
+    if isinstance(value, Module):
+        yield name, value
+        yield from value.named_parts(f"{name}.")
+    elif isinstance(value, (list, tuple)):
+        for i, part in enumerate(value):
+            yield from _walk_parts(part, f"{name}.{i}")
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _walk_parts(part, f"{name}.{key}")
 
 
 def _misfit(own: Tensor | None, given: Array | None) -> str | None:

@@ -14,6 +14,7 @@ from nstcore.ops.elementwise import (
     mul,
     power,
     relu,
+    relu_backward,
     sigmoid,
     softplus,
     sqrt,
@@ -21,6 +22,7 @@ from nstcore.ops.elementwise import (
 )
 from nstcore.ops.gram import gram, style_loss
 from nstcore.ops.linear import l2_normalize, logistic_loss, matmul
+from nstcore.ops.normalization import local_response_norm
 from nstcore.ops.pairwise import nearest, pairwise_cosine, pairwise_inner, pairwise_sqdist
 from nstcore.ops.pool import avg_pool2d, max_pool2d
 from nstcore.ops.reduce import mean, sum
@@ -31,8 +33,9 @@ from nstcore.ops.triplet import TripletStats, batch_triplet_loss, triplet_loss, 
 __all__ = [
     "OPS", "Case", "Kernel", "Op", "Tolerance", "TripletStats",
     "absolute", "add", "avg_pool2d", "batch_triplet_loss", "concat", "content_loss", "conv2d", "div", "exp",
-    "getitem", "gram", "l2_normalize", "log", "logistic_loss", "matmul", "max_pool2d", "maximum", "mean", "mul",
-    "nearest", "normalize_channels", "pad", "pairwise_cosine", "pairwise_inner", "pairwise_sqdist", "power", "relu",
+    "getitem", "gram", "l2_normalize", "local_response_norm", "log", "logistic_loss", "matmul", "max_pool2d", "maximum",
+    "mean", "mul",
+    "nearest", "normalize_channels", "pad", "pairwise_cosine", "pairwise_inner", "pairwise_sqdist", "power", "relu", "relu_backward",
     "reshape", "sigmoid", "softplus", "sqrt", "style_loss", "sub", "sum", "total_variation", "transpose",
     "triplet_loss", "triplet_stats",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from nstcore.ops._op import (
     Case,
     Kernel,
     Op,
+    Reach,
     Tolerance,
     check_dtypes,
     check_result,
@@ -23,7 +24,7 @@ from nstcore.ops._op import (
     pair,
     register,
 )
-from nstcore.ops.elementwise import operand
+from nstcore.ops.elementwise import operand, relu, relu_rule
 
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
@@ -71,6 +72,8 @@ def conv2d(
     check_dtypes(CONV2D, (x, w, b))
     if activation not in (None, "relu"):
         raise ArgumentError(f"[conv2d] expects activation None or 'relu', got {activation!r}")
+    if activation and relu_rule() != "gradient":  # the fused one knows the true derivative only
+        return relu(conv2d(x, w, b, stride, padding, None, algorithm))
     steps = pair("conv2d", "stride", stride, least=1)
     before, after = _padding(sizes, steps, padding)
     for axis, size, kernel, pad in (("h", "h", "r", 0), ("w", "w", "s", 1)):
@@ -256,6 +259,10 @@ def _traffic(x: Shape, w: Shape, *_: Any, stride: Any = 1, padding: Any = 0, **_
     return math.prod(x) + math.prod(w) + math.prod(_result(x, w, stride, padding))
 
 
+def _reach(_: Shape, w: Shape, *__: Any, stride: Pair, before: Pair, **___: Any) -> tuple[Reach, Reach]:
+    return Reach(w[1], stride[0], before[0]), Reach(w[2], stride[1], before[1])
+
+
 # Channels around a tile (8, 16 or 32 wide), positions around a block (96 to 112), depth around a chunk (512).
 CONV2D = register(
     Op(
@@ -302,6 +309,7 @@ CONV2D = register(
         tolerance=Tolerance(float32=3e-6, float64=1e-14),
         flops=_flops,
         traffic=_traffic,
+        reach=_reach,
         source="Dumoulin, Visin: A guide to convolution arithmetic for deep learning, 2016",
     )
 )
