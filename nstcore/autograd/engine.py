@@ -190,7 +190,7 @@ def apply(op: Op, inputs: tuple[Any, ...], **params: Any) -> Any:
     return found
 
 
-def _in_order(root: Node) -> list[Node]:
+def nodes_below(root: Node) -> list[Node]:
     """`root` and all nodes that it depends on, in the order in which they were made.
 
     So a loss of a layer that is made before the next layer is visited right before that layer's own node: its gradient
@@ -247,7 +247,7 @@ def run_backward(root: Node, seed: Array, retain_graph: bool, deliver: Callable[
 
     `deliver` gets each leaf with its gradient, and whether nobody else holds that array.
     """
-    order = _in_order(root)
+    order = nodes_below(root)
     gradients = _Gradients()
     gradients.add(root, seed, owned=False)
     leaves: dict[int, Tensor] = {}

@@ -1,4 +1,4 @@
-"""The progress bar of a style transfer: step, costs, time left."""
+"""Progress bars: of a style transfer with its costs, and of anything that can be counted; with the time left."""
 
 from __future__ import annotations
 
@@ -40,3 +40,25 @@ def _lines(console: Console, steps: int) -> Callable[[Any], None]:
             console.print(f"step {row.step}/{steps}  {costs(row)}  {row.seconds:.1f} s", highlight=False)
 
     return show
+
+
+@contextmanager
+def counter(label: str, total: int, quiet: bool = False, done: int = 0) -> Iterator[Callable[[int, str], None]]:
+    """A bar on standard error for `total` things; the function that it gives takes how many are done, and a few words."""
+    console = Console(stderr=True, quiet=quiet)
+    if not console.is_terminal:
+        every = max(1, total // 10)
+
+        def say(now: int, words: str) -> None:
+            if now % every == 0 or now == total:
+                console.print(f"{label} {now}/{total}  {words}".rstrip(), highlight=False)
+
+        yield say
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+        TextColumn("{task.fields[words]}"), TimeRemainingColumn(compact=True), TextColumn("left"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, expand=True) as progress:
+        task = progress.add_task(label, total=total, completed=done, words="")
+        yield lambda now, words: progress.update(task, completed=now, words=words)

@@ -184,7 +184,7 @@ def relu(x: Any) -> Any:
     return apply(RELU, (float_operand("relu", x),), rule=relu_rule())
 
 
-ReluRule = Literal["gradient", "deconvnet", "guided"]
+ReluRule = Literal["gradient", "deconvnet", "guided", "straight"]
 
 
 class _Rule(threading.local):
@@ -204,7 +204,8 @@ def relu_backward(rule: ReluRule) -> Iterator[None]:
     """Not an op: let the ReLUs computed in a ``with`` block, also those fused into convolutions, pass back what `rule` says.
 
     Of the gradient R of y = max(x, 0): ``"gradient"`` passes R · [y > 0], the derivative; ``"deconvnet"`` max(R, 0),
-    whatever x was; ``"guided"`` max(R, 0) · [y > 0]. Holds for this thread, and for the pass back of what was computed.
+    whatever x was; ``"guided"`` max(R, 0) · [y > 0]; ``"straight"`` R. Holds for this thread, and for the pass back of what
+    was computed.
     Raises `ArgumentError` for any other rule.
     Source: Springenberg, Dosovitskiy, Brox, Riedmiller, "Striving for Simplicity", ICLR 2015 workshop, section 3.4.
 
@@ -232,8 +233,12 @@ def _relu_kernel() -> Kernel:
 
     def back(ctx: Context, grad: Array, rule: ReluRule) -> tuple[Array | None, ...]:
         (y,) = ctx.saved()
+        if rule == "deconvnet":
+            return (np.maximum(grad, 0),)
+        if rule == "straight":
+            return (grad,)
         passed = grad if rule == "gradient" else np.maximum(grad, 0)
-        return (passed if rule == "deconvnet" else (passed * (y > 0)).astype(y.dtype, copy=False),)
+        return ((passed * (y > 0)).astype(y.dtype, copy=False),)
 
     return Kernel(run, back)
 

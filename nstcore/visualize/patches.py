@@ -77,7 +77,8 @@ def top_patches(
 
     net: a network of `nst.models` or any `nn.Module` that takes (n, h, w, 3). units: one, several, or None for all.
     images: a folder, or a sequence of paths and arrays; one picture at a time is in memory. size: pictures with a
-    longer side than this are shrunk to it first. distinct: at most one patch of a picture for each unit.
+    longer side than this are shrunk to it first. distinct: at most one patch of a picture for each unit; otherwise
+    several, whose fields overlap by less than half.
     index: an ``.npz`` that keeps what the pass finds of this layer, to go on from or to use again; one that was made of
     something else is refused. progress: called after every picture.
     Raises `ArgumentError`, `ImageError` for a folder without pictures, `PatchIndexError`; pictures that cannot be read

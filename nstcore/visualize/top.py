@@ -54,12 +54,19 @@ class Best:
             self._insert(units, highest[units, None], image, row[:, None], column[:, None], field)
 
     def _insert_places(self, unit: int, plane: Array, image: int, field: ReceptiveField) -> None:
-        """The highest places of one unit in one picture, as many as are kept at all."""
-        flat = np.where((plane == 0) | np.isnan(plane), -np.inf, plane).ravel()
-        order = np.argsort(-flat, kind="stable")[: self.value.shape[1]]
-        order = order[np.isfinite(flat[order])]
-        row, column = np.divmod(order, plane.shape[1])
-        self._insert(np.array([unit]), flat[None, order], image, row[None], column[None], field)
+        """The highest places of one unit in one picture, each with a field of its own: half of it or more is new."""
+        left = np.where((plane == 0) | np.isnan(plane), -np.inf, plane)
+        reach = [-(-size // (2 * step)) if step else max(left.shape) for size, step in zip(field.size, field.stride, strict=True)]
+        found: list[tuple[float, int, int]] = []
+        while len(found) < self.value.shape[1]:
+            row, column = divmod(int(np.argmax(left)), left.shape[1])
+            if not left[row, column] > self.value[unit, -1]:
+                break
+            found.append((float(left[row, column]), row, column))
+            left[max(0, row - reach[0] + 1) : row + reach[0], max(0, column - reach[1] + 1) : column + reach[1]] = -np.inf
+        if found:
+            value, row_of, column_of = (np.array([part]) for part in zip(*found, strict=True))
+            self._insert(np.array([unit]), value, image, row_of, column_of, field)
 
     def _insert(
         self, units: Array, value: Array, image: int, row: Array, column: Array, field: ReceptiveField
