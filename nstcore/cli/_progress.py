@@ -44,7 +44,7 @@ def _lines(console: Console, steps: int) -> Callable[[Any], None]:
 
 @contextmanager
 def counter(label: str, total: int, quiet: bool = False, done: int = 0) -> Iterator[Callable[[int, str], None]]:
-    """A bar on standard error for `total` things; the function that it gives takes how many are done, and a few words."""
+    """A bar on standard error for `total` things; the function that it gives takes how many are done and some words."""
     console = Console(stderr=True, quiet=quiet)
     if not console.is_terminal:
         every = max(1, total // 10)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,7 +60,7 @@ def dream(
             found = maximize(
                 network, name, number, size=size, steps=steps, learning_rate=learning_rate, jitter=jitter, blur=blur,
                 tv_weight=tv_weight, decay=decay, octaves=octaves, seed=seed, init=picture,
-                callback=lambda step, done=at * steps: show(done + step.step, f"activation {step.activation:.4g}"),
+                callback=partial(_tell, show, at * steps),
             )  # fmt: skip
             if found.activations:
                 made.append(found.image)
@@ -70,11 +72,17 @@ def dream(
         return INTERRUPTED
     save(output, np.concatenate(made, axis=1))
     if as_json:
-        typer.echo(json.dumps({"output": str(output), "layer": name, "stopped": found.stopped, "units": rows}, indent=2))
+        typer.echo(
+            json.dumps({"output": str(output), "layer": name, "stopped": found.stopped, "units": rows}, indent=2)
+        )
     else:
         words = ", ".join(f"unit {row['unit']} {row['first']:.4g} -> {row['last']:.4g}" for row in rows)
         typer.echo(f"{output}: {name}, {words}{'; interrupted, this is what was reached' if found.stopped else ''}")
     return INTERRUPTED if found.stopped else 0
+
+
+def _tell(show: Callable[[int, str], None], done: int, step: Any) -> None:
+    show(done + step.step, f"activation {step.activation:.4g}")
 
 
 def _one_layer(names: list[str]) -> list[str]:

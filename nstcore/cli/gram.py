@@ -61,8 +61,8 @@ def gram(
         "output": str(output),
         "layer": names[0],
         "pictures": list(own.names),
-        "pairs": _rows(together, "correlation"),
-        "differences": _rows(differing, "share"),
+        "pairs": _rows(together),
+        "differences": [{**row, "share": pair.score} for row, pair in zip(_rows(differing), differing, strict=True)],
     }
     if as_json:
         typer.echo(json.dumps(table, indent=2))
@@ -71,11 +71,8 @@ def gram(
         typer.echo(f"{output}: {names[0]}, most correlated: {best or 'none'}")
 
 
-def _rows(pairs: Sequence[Any], what: str) -> list[dict[str, Any]]:
-    return [
-        {"channels": [pair.first, pair.second], "correlation": pair.correlation, **({"share": pair.score} if what == "share" else {})}
-        for pair in pairs
-    ]
+def _rows(pairs: Sequence[Any]) -> list[dict[str, Any]]:
+    return [{"channels": [pair.first, pair.second], "correlation": pair.correlation} for pair in pairs]
 
 
 def _cells(

@@ -101,7 +101,7 @@ class _Job:
             if self.index.suffix != ".npz":
                 raise ArgumentError(f"[patches] expects --index to end in .npz, got {str(self.index)!r}")
             check_output(self.index, inputs=[self.output])
-        default, least, most = _CELLS
+        _, least, most = _CELLS
         if not least <= self.cell <= most:
             raise ArgumentError(f"[patches] expects --cell from {least} to {most}, got {self.cell}")
 
@@ -115,7 +115,7 @@ class _Job:
         if wanted is None:
             return {layer: list(range(units)) for layer, units in counts.items()}
         _pictures.check_units(wanted, counts)
-        return {layer: wanted for layer in counts}
+        return dict.fromkeys(counts, wanted)
 
     def _indexed(self) -> Any:
         """The index of the pictures, of all layers up to the highest one that is wanted; Ctrl-C keeps it."""

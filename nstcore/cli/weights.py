@@ -94,11 +94,16 @@ def verify(
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="A .onnx, .pth, .pt, .safetensors, .h5, .npz (Keras), .mat, .caffemodel or .dat (dlib) file.")
+        Path,
+        typer.Argument(
+            help="A .onnx, .pth, .pt, .safetensors, .h5, .npz (Keras), .mat, .caffemodel or .dat (dlib) file."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .npz to write.")],
     dtype: Annotated[str, typer.Option(help="float16 (half the size) or float32 (exact).")] = "float16",
-    architecture: Annotated[str | None, typer.Option(help="Insist on vgg16, vgg19, alexnet, alexnet_torchvision or face_encoder.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Insist on vgg16, vgg19, alexnet, alexnet_torchvision or face_encoder.")
+    ] = None,
     origin: Annotated[str | None, typer.Option(help="Where the source came from; kept in the file.")] = None,
 ) -> None:
     """Turn a VGG-16, a VGG-19, an AlexNet or dlib's face encoder into a weights file."""

@@ -1,8 +1,9 @@
 """The convolutions of AlexNet, as data: names, sizes and channels, nothing else.
 
 ``alexnet`` is the network of Krizhevsky, Sutskever and Hinton (NIPS 2012, figure 2) as Caffe's reference model has it:
-local response normalisation after conv1 and conv2, and the two halves of its two GPUs as groups. ``alexnet_torchvision``
-is the variant of Krizhevsky's "One weird trick" (2014): fewer filters, neither normalisation nor groups.
+local response normalisation after conv1 and conv2, and the two halves of its two GPUs as groups.
+``alexnet_torchvision`` is the variant of Krizhevsky's "One weird trick" (2014): fewer filters, neither normalisation
+nor groups.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ class FaceEncoder(Module):
             from nstcore.images import as_images
 
             images = Tensor(as_images(images).astype(self.dtype, copy=False))
-        steps = [self.stem, _pool, *self.blocks]
+        steps: list[Callable[[Any], Any]] = [self.stem, _pool, *self.blocks]
         x, last = self._prepared(images), max((self.layers.index(name) for name in layers), default=-1)
         for name, step in zip(self.layers[: last + 1], steps, strict=False):
             x = step(x)

@@ -28,8 +28,9 @@ class Conv2d(Module):
     """Convolution (n, h, w, c) -> (n, p, q, k) with bias; see `nstcore.ops.conv2d`.
 
     weight: (k, r, s, c / groups), bias: (k,). Without `rng` the parameters are zero, to be loaded.
-    groups: the channels and the filters are cut into so many parts, each part of the filters sees its part of the channels
-    (Krizhevsky, Sutskever, Hinton, NIPS 2012, section 3.5, for two GPUs). Raises `ArgumentError` unless it divides both.
+    groups: the channels and the filters are cut into so many parts, each part of the filters sees its part of the
+    channels (Krizhevsky, Sutskever, Hinton, NIPS 2012, section 3.5, for two GPUs). Raises `ArgumentError` unless it
+    divides both.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class Conv2d(Module):
         r, s = (size, size) if isinstance(size, int) else size
         shape = (filters, r, s, channels // groups)
         self.weight = (
-            he_normal(shape, math.prod(shape[1:]), rng) if rng else Tensor(np.zeros(shape, np.float32), requires_grad=True)
+            he_normal(shape, math.prod(shape[1:]), rng)
+            if rng
+            else Tensor(np.zeros(shape, np.float32), requires_grad=True)
         )
         self.bias = Tensor(np.zeros(filters, np.float32), requires_grad=True)
         self.stride, self.padding, self.activation, self.groups = stride, padding, activation, groups

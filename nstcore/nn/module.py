@@ -28,7 +28,7 @@ _watch = _Watch()
 
 @contextmanager
 def watch(seen: Callable[[Module, Any], None]) -> Iterator[None]:
-    """Call ``seen(module, result)`` whenever a module has computed its result inside a ``with`` block, in this thread."""
+    """Call ``seen(module, result)`` whenever a module has computed something in a ``with`` block, in this thread."""
     before, _watch.seen = _watch.seen, seen
     try:
         yield
@@ -54,7 +54,7 @@ class Module:
         return result
 
     def named_parts(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """Every module inside of this one with its name, the path to it, such as ``blocks.0.conv1``; outer ones first."""
+        """Every module inside of this one under the path to it, such as ``blocks.0.conv1``; outer ones first."""
         for name, value in vars(self).items():
             yield from _walk_parts(value, prefix + name)
 

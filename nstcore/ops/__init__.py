@@ -35,7 +35,7 @@ __all__ = [
     "absolute", "add", "avg_pool2d", "batch_triplet_loss", "concat", "content_loss", "conv2d", "div", "exp",
     "getitem", "gram", "l2_normalize", "local_response_norm", "log", "logistic_loss", "matmul", "max_pool2d", "maximum",
     "mean", "mul",
-    "nearest", "normalize_channels", "pad", "pairwise_cosine", "pairwise_inner", "pairwise_sqdist", "power", "relu", "relu_backward",
-    "reshape", "sigmoid", "softplus", "sqrt", "style_loss", "sub", "sum", "total_variation", "transpose",
-    "triplet_loss", "triplet_stats",
+    "nearest", "normalize_channels", "pad", "pairwise_cosine", "pairwise_inner", "pairwise_sqdist", "power", "relu",
+    "relu_backward", "reshape", "sigmoid", "softplus", "sqrt", "style_loss", "sub", "sum", "total_variation",
+    "transpose", "triplet_loss", "triplet_stats",
 ]  # fmt: skip

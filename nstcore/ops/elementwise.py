@@ -201,11 +201,11 @@ def relu_rule() -> ReluRule:
 
 @contextmanager
 def relu_backward(rule: ReluRule) -> Iterator[None]:
-    """Not an op: let the ReLUs computed in a ``with`` block, also those fused into convolutions, pass back what `rule` says.
+    """Not an op: let the ReLUs computed in a ``with`` block, also those fused into convolutions, follow `rule` back.
 
     Of the gradient R of y = max(x, 0): ``"gradient"`` passes R · [y > 0], the derivative; ``"deconvnet"`` max(R, 0),
-    whatever x was; ``"guided"`` max(R, 0) · [y > 0]; ``"straight"`` R. Holds for this thread, and for the pass back of what
-    was computed.
+    whatever x was; ``"guided"`` max(R, 0) · [y > 0]; ``"straight"`` R. Holds for this thread, and for the pass back of
+    what was computed.
     Raises `ArgumentError` for any other rule.
     Source: Springenberg, Dosovitskiy, Brox, Riedmiller, "Striving for Simplicity", ICLR 2015 workshop, section 3.4.
 

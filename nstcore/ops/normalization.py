@@ -45,14 +45,12 @@ def local_response_norm(x: Any, size: int = 5, alpha: float = 1e-4, beta: float 
     for name, value, least in (("alpha", alpha, 0.0), ("beta", beta, 0.0), ("k", k, math.ulp(0.0))):
         if not least <= value < math.inf:
             raise ArgumentError(f"[local_response_norm] expects {name} {'>= 0' if least == 0 else '> 0'}, got {value}")
-    return apply(
-        LOCAL_RESPONSE_NORM, (x,), size=int(size), alpha=float(alpha), beta=float(beta), k=float(k)
-    )
+    return apply(LOCAL_RESPONSE_NORM, (x,), size=int(size), alpha=float(alpha), beta=float(beta), k=float(k))
 
 
 def _window_sums(a: Array, size: int) -> Array:
     """Sum over the `size` channels around each one; the window is symmetric, so this is its own transpose."""
-    total = a.copy()
+    total: Array = a.copy()
     for shift in range(1, min(size // 2, a.shape[-1] - 1) + 1):
         total[..., shift:] += a[..., :-shift]
         total[..., :-shift] += a[..., shift:]
@@ -68,9 +66,7 @@ def _forward(ctx: Context, x: Array, size: int, alpha: float, beta: float, k: fl
     return np.asarray(x * scale**-beta, x.dtype)
 
 
-def _backward(
-    ctx: Context, grad: Array, size: int, alpha: float, beta: float, k: float
-) -> tuple[Array | None, ...]:
+def _backward(ctx: Context, grad: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array | None, ...]:
     """∂J/∂x_i = g_i s_i^−β − 2αβ x_i Σ_j g_j x_j s_j^(−β−1), with s the sum in the brackets."""
     (x,), scale = ctx.saved(), ctx.extra
     shared = _window_sums(grad * x * scale ** (-beta - 1), size)

@@ -67,7 +67,7 @@ class Correlations:
 
 @dataclass(frozen=True)
 class ChannelPair:
-    """Two channels: how correlated they are, and what they were chosen by (the same, or their share of a difference)."""
+    """Two channels, how correlated they are, and what they were chosen by: the same, or their share of a difference."""
 
     first: int
     second: int

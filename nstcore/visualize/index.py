@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,23 +46,56 @@ class Progress:
     name: str
 
 
+@dataclass(frozen=True)
+class Found:
+    """What the first `done` pictures gave, see `PatchIndex`; replaced as a whole, so that no picture counts half."""
+
+    layers: Mapping[str, Best]
+    done: int = 0
+    skipped: int = 0
+    broken: tuple[tuple[str, str], ...] = ()
+    small: Mapping[str, int] = field(default_factory=dict)
+
+
 @dataclass
 class PatchIndex:
-    """What a pass over `total` pictures has found so far; `done` of them were looked at.
+    """What a pass over `total` pictures has found so far.
 
-    layers: the highest activations by layer. skipped: how many pictures could not be used, `broken` their names and the
-    reasons. small: by layer, how many pictures are smaller than a unit's receptive field (their patches are padded).
+    found.done of them were looked at; found.layers: the highest activations by layer; found.skipped: how many pictures
+    could not be used, found.broken: their names and the reasons (of the first thousand); found.small: by layer, how
+    many pictures are smaller than a unit's receptive field (their patches are padded). All of them are attributes, too.
     network, pictures: digests of what it was made of.
     """
 
-    layers: dict[str, Best]
+    found: Found
     network: str
     pictures: str
     total: int
-    done: int = 0
-    skipped: int = 0
-    broken: list[tuple[str, str]] = field(default_factory=list)
-    small: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> Mapping[str, Best]:
+        """The highest activations by layer."""
+        return self.found.layers
+
+    @property
+    def done(self) -> int:
+        """How many pictures were looked at."""
+        return self.found.done
+
+    @property
+    def skipped(self) -> int:
+        """How many of them could not be used."""
+        return self.found.skipped
+
+    @property
+    def broken(self) -> tuple[tuple[str, str], ...]:
+        """Names of those, and the reasons."""
+        return self.found.broken
+
+    @property
+    def small(self) -> Mapping[str, int]:
+        """By layer, how many pictures are smaller than its receptive field."""
+        return self.found.small
 
     @property
     def count(self) -> int:
@@ -82,7 +115,7 @@ class PatchIndex:
         facts: dict[str, Any] = {
             "format": FORMAT, "version": VERSION, "layers": list(self.layers), "several": self.several,
             "network": self.network, "pictures": self.pictures, "total": self.total, "done": self.done,
-            "skipped": self.skipped, "broken": self.broken, "small": self.small, "columns": COLUMNS,
+            "skipped": self.skipped, "broken": self.broken, "small": dict(self.small), "columns": COLUMNS,
             "digests": {key: array_digest(array) for key, array in arrays.items()},
         }  # fmt: skip
         facts = json.loads(json.dumps(facts))
@@ -133,8 +166,8 @@ def _checked(arrays: Mapping[str, Array], text: Array | None) -> PatchIndex:
         for key, array in ((f"{number}.value", value), (f"{number}.places", places)):
             if facts["digests"].get(key) != array_digest(array):
                 raise ValueError(f"{key} does not match its digest")
-        kinds = (value.dtype, value.ndim, places.dtype, places.shape)
-        if kinds != (np.float32, 2, np.int32, (len(COLUMNS), *value.shape)) or not value.shape[1]:
+        kinds = (value.dtype.name, value.ndim, places.dtype.name, places.shape)
+        if kinds != ("float32", 2, "int32", (len(COLUMNS), *value.shape)) or not value.shape[1]:
             raise ValueError(f"{number}.value has {value.dtype} {value.shape}, the places {places.shape}")
         if places[0].max(initial=-1) >= done or places[0].min(initial=-1) < -1:
             raise ValueError(f"{number}.places names pictures that were not looked at")
@@ -143,9 +176,8 @@ def _checked(arrays: Mapping[str, Array], text: Array | None) -> PatchIndex:
         raise ValueError("its layers or its progress do not agree")
     broken = [(str(name), str(reason)) for name, reason in facts["broken"]]
     small = {str(name): int(count) for name, count in facts["small"].items()}
-    return PatchIndex(
-        layers, str(facts["network"]), str(facts["pictures"]), total, done, int(facts["skipped"]), broken, small
-    )
+    found = Found(layers, done, int(facts["skipped"]), tuple(broken), small)
+    return PatchIndex(found, str(facts["network"]), str(facts["pictures"]), total)
 
 
 def new_index(
@@ -153,7 +185,7 @@ def new_index(
 ) -> PatchIndex:
     """An index of nothing yet, for the layers of `units` with so many units each."""
     layers = {name: Best(number, count, several) for name, number in units.items()}
-    return PatchIndex(layers, network_digest(net), pictures.digest(), len(pictures))
+    return PatchIndex(Found(layers), network_digest(net), pictures.digest(), len(pictures))
 
 
 def check_index(index: PatchIndex, wanted: PatchIndex, path: str | Path) -> None:
@@ -189,8 +221,7 @@ def fill_index(
     try:
         with no_grad(), reuse():
             for number, picture in pictures.ahead(index.done):
-                _look(net, index, number, pictures.names[number], picture, fields)
-                index.done = number + 1
+                index.found = _look(net, index.found, number, pictures.names[number], picture, fields)
                 if progress is not None:
                     progress(Progress(index.done, index.total, index.skipped, pictures.names[number]))
                 if path is not None and time.monotonic() - saved > SAVE_SECONDS:
@@ -203,31 +234,34 @@ def fill_index(
 
 
 def _look(
-    net: Module, index: PatchIndex, number: int, name: str, picture: Array | NstError,
+    net: Module, found: Found, number: int, name: str, picture: Array | NstError,
     fields: dict[tuple[int, ...], Fields],
-) -> None:  # fmt: skip
+) -> Found:  # fmt: skip
     """Send one picture through the network, and offer every layer's activation to its units.
 
     The fields are found first, so that a picture that is too small for one of the layers is skipped whole.
     """
     if isinstance(picture, NstError):
-        return _skip(index, name, str(picture))
+        return _skipped(found, number, name, picture)
     shape = picture.shape[:2]
     image = Tensor(picture[None].astype(dtype_of(net), copy=False))
+    layers, small = dict(found.layers), dict(found.small)
+
+    def offer(layer: str, x: Tensor) -> None:
+        layers[layer] = layers[layer].added(x.data[0], number, seen[layer])
+
     try:
         if shape not in fields:
-            fields[shape] = fields_for(net, list(index.layers), shape)
+            fields[shape] = fields_for(net, list(layers), shape)
         seen = fields[shape]
-        visit(net, image, list(index.layers), lambda layer, x: index.layers[layer].add(x.data[0], number, seen[layer]))
-        for layer, field_of in seen.items():
-            smaller = shape[0] < field_of.size[0] or shape[1] < field_of.size[1]
-            index.small[layer] = index.small.get(layer, 0) + smaller
+        visit(net, image, list(layers), offer)
     except ShapeError as error:
-        _skip(index, name, str(error))
+        return _skipped(found, number, name, error)
+    for layer, part in seen.items():
+        small[layer] = small.get(layer, 0) + (shape[0] < part.size[0] or shape[1] < part.size[1])
+    return replace(found, layers=layers, done=number + 1, small=small)
 
 
-def _skip(index: PatchIndex, name: str, reason: str) -> None:
-    index.skipped += 1
-    if len(index.broken) < MOST_BROKEN:
-        index.broken.append((name, reason))
-
+def _skipped(found: Found, number: int, name: str, reason: NstError) -> Found:
+    broken = (*found.broken, (name, str(reason)))[:MOST_BROKEN]
+    return replace(found, done=number + 1, skipped=found.skipped + 1, broken=broken)

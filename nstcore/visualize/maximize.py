@@ -18,8 +18,8 @@ from nstcore.nn.module import Module
 from nstcore.ops._op import whole
 from nstcore.ops.elementwise import relu_backward
 from nstcore.visualize.deconv import frozen
-from nstcore.visualize.receptive_field import receptive_field
 from nstcore.visualize.network import activations, check_layers, check_network, check_unit, dtype_of, units_of
+from nstcore.visualize.receptive_field import receptive_field
 
 Array = NDArray[Any]
 GREY = 0.5
@@ -68,20 +68,20 @@ def maximize(
     z_k are the unit's values before the layer's own ReLU, where there is one: unlike a_k = max(z_k, 0) they say how to
     wake a unit that is silent.
 
-    From noise around grey (or `init`, a picture), each step moves the pixels by learning_rate · g / rms(g), where g is the
-    gradient of the mean of z_k, the picture rolled by up to `jitter` pixels; then it is moved towards less
+    From noise around grey (or `init`, a picture), each step moves the pixels by learning_rate · g / rms(g), where g is
+    the gradient of the mean of z_k, the picture rolled by up to `jitter` pixels; then it is moved towards less
     total variation and towards grey, blurred, and clipped. Both pulls and the ascent have the same unit: a share of the
     pixel range a step.
 
     net, layer, unit: as in `deconv`. size: height and width. steps: in all. jitter: pixels, either way.
-    blur: standard deviation in pixels of a Gaussian, every fourth step, falling to half of it. tv_weight, decay: λ_tv, λ.
-    octaves: the picture is first made at a half, a quarter … of `size`, so that large shapes come before small ones; not
-    smaller than half of the unit's receptive field.
+    blur: standard deviation in pixels of a Gaussian, every fourth step, falling to half of it. tv_weight, decay: λ_tv,
+    λ. octaves: the picture is first made at a half, a quarter … of `size`, so that large shapes come before small ones;
+    not smaller than half of the unit's receptive field.
     callback: gets a `DreamStep`; a KeyboardInterrupt ends the ascent and keeps what was reached (`Dream.stopped`).
     Same arguments, same machine type: the same picture. Raises `ArgumentError`, `ShapeError`, `ImageError`.
-    Source: Simonyan, Vedaldi, Zisserman, "Deep Inside Convolutional Networks", ICLR 2014 workshop, equation 1; Yosinski et
-    al., "Understanding Neural Networks Through Deep Visualization", 2015, section 3 (blur, decay); Mahendran, Vedaldi,
-    "Visualizing Deep CNNs Using Natural Pre-images", IJCV 2016, sections 3.2, 3.3 (total variation, jitter).
+    Source: Simonyan, Vedaldi, Zisserman, "Deep Inside Convolutional Networks", ICLR 2014 workshop, equation 1; Yosinski
+    et al., "Understanding Neural Networks Through Deep Visualization", 2015, section 3 (blur, decay); Mahendran,
+    Vedaldi, "Visualizing Deep CNNs Using Natural Pre-images", IJCV 2016, sections 3.2, 3.3 (total variation, jitter).
 
     >>> from nstcore import models
     >>> maximize(models.vgg16(), "conv1_2", 3, size=16, steps=2, octaves=1).image.shape
@@ -207,4 +207,5 @@ def _variation_gradient(picture: Array) -> Array:
     x = Tensor(picture[None], requires_grad=True)
     ops.total_variation(x).backward()
     assert x.grad is not None
-    return x.grad[0]
+    gradient: Array = x.grad[0]
+    return gradient

@@ -1,8 +1,8 @@
 """Any network as named layers: what they are called, and what each of them gives for a picture.
 
-A network of `nstcore.models` has ``layers`` and ``walk(images, layers)``. Of any other `nn.Module` every part that gives
-a feature map (n, h, w, c) is a layer, under the name of its parameters (``parts.2``, ``blocks.0.conv1``); one that
-runs more than once is ``name``, ``name#2`` and so on; and what the network itself gives is ``output``.
+A network of `nstcore.models` has ``layers`` and ``walk(images, layers)``. Of any other `nn.Module` every part that
+gives a feature map (n, h, w, c) is a layer, under the name of its parameters (``parts.2``, ``blocks.0.conv1``); one
+that runs more than once is ``name``, ``name#2`` and so on; and what the network itself gives is ``output``.
 """
 
 from __future__ import annotations
@@ -49,17 +49,22 @@ def dtype_of(net: Module) -> np.dtype[Any]:
 def layer_names(net: Module, probe: Sequence[int] = PROBE) -> list[str]:
     """Names of all layers of a network, from the picture upwards.
 
-    probe: height and width of the picture that is sent through a network that does not list its layers itself.
+    probe: height and width of the picture that is sent through a network that does not list its layers itself; where
+    it has the wrong size for some of them, those above are left out.
 
     >>> from nstcore import nn
     >>> layer_names(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)), (8, 8))
     ['parts.0', 'parts.1', 'output']
     """
     if is_named(check_network(net)):
-        return list(net.layers)
+        return list(net.layers)  # type: ignore[attr-defined]
     found: list[str] = []
     with no_grad():
-        _visit_parts(net, blank(net, probe), lambda name, _: found.append(name))
+        try:
+            _visit_parts(net, blank(net, probe), lambda name, _: found.append(name))
+        except ShapeError:  # dense layers at the end may be for pictures of one size
+            if not found:
+                raise
     return found
 
 

@@ -22,13 +22,16 @@ nav { position: sticky; top: 0; background: Canvas; padding: .6rem 0; z-index: 1
 nav a, nav label { margin-right: .7rem; white-space: nowrap } nav a.here { font-weight: bold; text-decoration: none }
 section { scroll-margin-top: 6rem } body.single section.layer:not(.here) { display: none }
 .unit { display: flex; gap: .8rem; margin: .5rem 0; align-items: flex-start; scroll-margin-top: 6rem }
-.unit h3 { font-size: .95rem; margin: 0; flex: 0 0 5.5rem } .unit h3 small { display: block; font-weight: normal; opacity: .7 }
+.unit h3 { font-size: .95rem; margin: 0; flex: 0 0 5.5rem }
+.unit h3 small { display: block; font-weight: normal; opacity: .7 }
 .strips { flex: 1 1 auto; min-width: 0 } .strip { display: grid; gap: 3px; margin-bottom: 3px; max-width: 62rem }
 .strip img { border-radius: 0 } .strip img.px { image-rendering: pixelated }
-.pair { border-top: 1px solid #8884; padding-top: .8rem; margin-top: 1.2rem } .pair h3 { margin: .2rem 0; font-size: 1rem }
+.pair { border-top: 1px solid #8884; padding-top: .8rem; margin-top: 1.2rem }
+.pair h3 { margin: .2rem 0; font-size: 1rem }
 .pair .strip { max-width: 40rem } .maps { display: flex; flex-wrap: wrap; gap: 1rem } .maps figure { flex: 0 1 20rem }
 .matrix img { image-rendering: pixelated; max-width: 34rem } .matrix { flex: 0 1 34rem }
 """
+_BRIGHT = 99.0  # per cent of a product's places that are not drawn at full brightness
 SCRIPT = """<script>
 const sections = [...document.querySelectorAll('section.layer')], links = [...document.querySelectorAll('nav a')];
 let at = 0;
@@ -87,8 +90,8 @@ def _describe(field: ReceptiveField) -> str:
     if field.stride == (0, 0):
         return "A unit sees the whole picture."
     return (
-        f"A unit sees {field.size[0]} × {field.size[1]} pixels; its neighbour sees those "
-        f"{field.stride[0]} pixels further on."
+        f"A unit sees {field.size[0]} × {field.size[1]} pixels; its neighbour's begin "
+        f"{field.stride[0]} pixel{'s' * (field.stride[0] > 1)} further on."
     )
 
 
@@ -128,14 +131,15 @@ def write_gram(
     """Write the page of one or two pictures' Gram matrices; `source` says where the patches come from."""
     layer, order = found[0].layer, found[0].order
     matrices = [
-        page.figure(picture, name) + _matrix(each.correlations[np.ix_(order, order)], f"{name}: correlations of {layer}")
+        page.figure(picture, name)
+        + _matrix(each.correlations[np.ix_(order, order)], f"{name}: correlations of {layer}")
         for name, picture, each in zip(names, pictures, found, strict=True)
     ]
     rows = "".join(f'<div class="row matrix-row">{matrix}</div>' for matrix in matrices)
     parts = [
-        f"<section><h2>The matrix</h2><p>Each side of a matrix lists the {len(order)} channels, those that fire together "
-        "beside each other; white is 0, red 1, blue −1. A style is this table: which channels fire together, whatever "
-        f"the place.</p>{rows}</section>"
+        f"<section><h2>The matrix</h2><p>Each side of a matrix lists the {len(order)} channels, those that fire "
+        "together beside each other; white is 0, red 1, blue −1. A style is this table: which channels fire "
+        f"together, whatever the place.</p>{rows}</section>"
     ]
     overlays = list(zip(names, pictures, found, strict=True))
     if differing:
@@ -144,7 +148,7 @@ def write_gram(
     parts.append(_pairs(f"What fires together in {names[0]}", pairs, overlays[:1], cells, layer, count, None))
     title = f"The style of {' and '.join(names)} in {layer}"
     words = (
-        "G<sub>kk′</sub> = Σ a<sub>k</sub> a<sub>k′</sub> over all places; a correlation is "
+        "G<sub>kk′</sub> is the mean of a<sub>k</sub> a<sub>k′</sub> over all places; a correlation is "
         f"G<sub>kk′</sub> / √(G<sub>kk</sub> G<sub>k′k′</sub>). {html.escape(source)}"
     )
     page.write(path, title, words, parts, made_by="nst gram", style=STYLE)
@@ -178,7 +182,8 @@ def _pairs(
             for unit in (pair.first, pair.second)
             for found in [overlays[0][2]]
         )
-        strongest = max(float(found.together(pair.first, pair.second).max()) for _, _, found in overlays)
+        products = [found.together(pair.first, pair.second) for _, _, found in overlays]
+        strongest = max(float(np.percentile(product, _BRIGHT)) for product in products)
         maps = "".join(
             page.figure(
                 together_picture(picture, found, pair, strongest),

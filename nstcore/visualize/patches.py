@@ -22,14 +22,13 @@ from nstcore.visualize.index import (
     load_index,
     new_index,
 )
-from nstcore.visualize.network import check_layers, check_network, check_unit, layer_names, units_of
+from nstcore.visualize.network import PROBE, check_layers, check_network, check_unit, is_named, layer_names, units_of
 from nstcore.visualize.pictures import Pictures, pictures
 from nstcore.visualize.receptive_field import Box, fields_for
 
 Array = NDArray[Any]
 Made = TypeVar("Made")
 MOST = 100  # patches a unit
-PROBE_SIDE = 224
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def index_patches(
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 1 <= count <= MOST:
         raise ArgumentError(f"[patches] expects count from 1 to {MOST}, got {count!r}")
     known = pictures(images, size)
-    probe = _probe(known)
+    probe = _probe(net, known)
     names = check_layers(net, layers, probe) if layers is not None else default_layers(net, probe)
     wanted = new_index(net, known, units_of(net, names, probe), int(count), not distinct)
     found = wanted
@@ -139,18 +138,21 @@ def index_patches(
 
 
 def default_layers(net: Module, probe: Sequence[int]) -> list[str]:
-    """All layers but the pools and, of a network that does not list its layers, the parts of parts that give the same."""
+    """All layers but the pools, whose units fire where those below them do."""
     return [name for name in layer_names(net, probe) if not name.startswith("pool")]
 
 
-def _probe(known: Pictures) -> Sequence[int]:
-    """Height and width of the first picture that can be read, to find out about the layers with."""
+def _probe(net: Module, known: Pictures) -> Sequence[int]:
+    """Height and width to find out about the layers with: those of the first picture that can be read.
+
+    A network that lists its layers itself takes any size, and needs a large one for its last layers.
+    """
     for number in range(len(known)):
         try:
             height, width, _ = known.load(number).shape
         except ImageError:
             continue
-        return max(height, PROBE_SIDE), max(width, PROBE_SIDE)
+        return PROBE if is_named(net) else (height, width)
     raise ImageError(f"[visualize] none of the {len(known)} pictures can be read, such as {known.names[0]}")
 
 

@@ -26,7 +26,7 @@ AHEAD = 3  # decoded pictures that wait at most
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures by number. `size` limits the longer side: larger ones are shrunk to it, smaller ones stay as they are."""
+    """Pictures by number. `size` limits the longer side: larger ones are shrunk to it, smaller ones stay."""
 
     names: tuple[str, ...]
     sources: tuple[Any, ...]
@@ -67,7 +67,8 @@ class Pictures:
         def put(item: tuple[int, Any] | None) -> None:
             while not stop.is_set():
                 try:
-                    return ready.put(item, timeout=0.1)
+                    ready.put(item, timeout=0.1)
+                    return
                 except queue.Full:
                     continue
 
@@ -115,10 +116,15 @@ def pictures(images: Any, size: int | None = None, max_pixels: int = MAX_PIXELS)
     if isinstance(images, np.ndarray) and images.ndim == 4:
         images = list(images)
     if not isinstance(images, Sequence):
-        raise DTypeError(f"[visualize] expects a folder, or a sequence of paths and arrays, got {type(images).__name__}")
+        raise DTypeError(
+            f"[visualize] expects a folder, or a sequence of paths and arrays, got {type(images).__name__}"
+        )
     if not len(images):
         raise ArgumentError("[visualize] expects at least one picture, got none")
-    names = [f"picture {i}" if isinstance(source, np.ndarray) else os.fspath(source) for i, source in enumerate(images)]
+    for source in images:
+        if not isinstance(source, (str, os.PathLike, np.ndarray)):
+            raise DTypeError(f"[visualize] expects paths and arrays as pictures, got {type(source).__name__}")
+    names = [f"picture {i}" if isinstance(source, np.ndarray) else str(source) for i, source in enumerate(images)]
     return Pictures(tuple(names), tuple(images), size, max_pixels)
 
 

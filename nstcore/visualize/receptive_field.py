@@ -29,7 +29,8 @@ class ReceptiveField:
     """The pixels that the units of a layer see: (down, across) each.
 
     size: height and width of the field, padding included. stride: pixels from a unit's field to its neighbour's.
-    start: row and column of the first pixel of the field of the unit at (0, 0); negative where it begins in the padding.
+    start: row and column of the first pixel of the field of the unit at (0, 0); negative where it begins in the
+    padding.
     """
 
     size: Pair
@@ -58,8 +59,8 @@ def receptive_field(net: Any, layer: str, size: Sequence[int] = PROBE) -> Recept
     that holds both. Here r counts the padding: `box` says what of it lies outside of a picture.
 
     layer: a name, see `nst.visualize.layer_names`. size: height and width of the picture that is sent through; they
-    matter only for networks whose padding depends on them. Where a layer takes its results from all of its input (a mean
-    over the picture), the field is as large as the picture.
+    matter only for networks whose padding depends on them. Where a layer takes its results from all of its input (a
+    mean over the picture), the field is as large as the picture.
     Raises `ArgumentError` for an unknown layer, `ShapeError` when `size` is too small for it.
     Source: Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019, eq. 2–6.
 

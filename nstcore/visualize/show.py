@@ -60,7 +60,7 @@ def make_cells(
 
     def make(patch: Patch, layer: str, unit: int, picture: Array) -> Shown:
         nonlocal done
-        cells = {kind: fit(draw(net, layer, unit, patch, picture, kind), cell) for kind in kinds}
+        cells: dict[str, Array] = {kind: fit(draw(net, layer, unit, patch, picture, kind), cell) for kind in kinds}
         done += 1
         if progress is not None:
             progress(done)

@@ -34,43 +34,50 @@ class Best:
     @classmethod
     def from_arrays(cls, value: Array, places: Array, several: bool) -> Best:
         """What `value` and `places` of another one hold."""
-        best = cls(*value.shape, several)
+        best = cls(value.shape[0], value.shape[1], several)
         best.value[...], best.places[...] = value, places
         return best
 
-    def add(self, activation: Array, image: int, field: ReceptiveField) -> None:
-        """Look at one picture's activation (h, w, units)."""
+    def added(self, activation: Array, image: int, field: ReceptiveField) -> Best:
+        """These activations and those of one more picture (h, w, units); this one itself does not change."""
         if not activation.size:
-            return
+            return self
         rows = np.fmax.reduce(activation, axis=1)  # (h, units); NaN counts as nothing
         highest = rows.max(axis=0)
         units = np.nonzero((highest > self.value[:, -1]) & (highest != 0))[0]
+        if not len(units):
+            return self
+        best = Best.from_arrays(self.value, self.places, self.several)
         if self.several:
-            for unit in units:
-                self._insert_places(unit, activation[:, :, unit], image, field)
-        elif len(units):
-            row = np.argmax(rows[:, units], axis=0)
+            for unit in map(int, units):
+                best._insert_places(unit, activation[:, :, unit], image, field)
+        else:
+            row = np.argmax(rows[:, units] == highest[units], axis=0)
             column = np.argmax(activation[row, :, units] == highest[units, None], axis=1)
-            self._insert(units, highest[units, None], image, row[:, None], column[:, None], field)
+            best._insert(units, highest[units, None], image, row[:, None], column[:, None], field)
+        return best
 
     def _insert_places(self, unit: int, plane: Array, image: int, field: ReceptiveField) -> None:
         """The highest places of one unit in one picture, each with a field of its own: half of it or more is new."""
         left = np.where((plane == 0) | np.isnan(plane), -np.inf, plane)
-        reach = [-(-size // (2 * step)) if step else max(left.shape) for size, step in zip(field.size, field.stride, strict=True)]
+        reach = [
+            -(-size // (2 * step)) if step else max(left.shape)
+            for size, step in zip(field.size, field.stride, strict=True)
+        ]
         found: list[tuple[float, int, int]] = []
         while len(found) < self.value.shape[1]:
             row, column = divmod(int(np.argmax(left)), left.shape[1])
             if not left[row, column] > self.value[unit, -1]:
                 break
             found.append((float(left[row, column]), row, column))
-            left[max(0, row - reach[0] + 1) : row + reach[0], max(0, column - reach[1] + 1) : column + reach[1]] = -np.inf
+            left[
+                max(0, row - reach[0] + 1) : row + reach[0], max(0, column - reach[1] + 1) : column + reach[1]
+            ] = -np.inf
         if found:
             value, row_of, column_of = (np.array([part]) for part in zip(*found, strict=True))
             self._insert(np.array([unit]), value, image, row_of, column_of, field)
 
-    def _insert(
-        self, units: Array, value: Array, image: int, row: Array, column: Array, field: ReceptiveField
-    ) -> None:
+    def _insert(self, units: Array, value: Array, image: int, row: Array, column: Array, field: ReceptiveField) -> None:
         """Put new entries, (units, n) each, where they belong; what was there before wins a tie."""
         top, left, _, _ = field.box(row, column)  # type: ignore[arg-type]  # arrays of them
         new = np.stack([np.full_like(row, image), row, column, top, left])
@@ -87,4 +94,3 @@ class Best:
             for value, places in zip(self.value[unit], self.places[:, unit].T, strict=True)
             if places[0] >= 0
         ]
-

@@ -167,5 +167,6 @@ def _first(name: str) -> str:
 def _parameter_shapes(name: str) -> dict[str, tuple[int, ...]]:
     from nstcore.models import alexnet_layout, vgg_layout
 
-    layout = alexnet_layout if name in alexnet_layout.STAGES else vgg_layout
-    return layout.parameter_shapes(name)
+    if name in alexnet_layout.STAGES:
+        return alexnet_layout.parameter_shapes(name)
+    return vgg_layout.parameter_shapes(name)
