@@ -175,6 +175,8 @@ def _checked(arrays: Mapping[str, Array], text: Array | None) -> PatchIndex:
     if len({best.value.shape[1] for best in layers.values()}) != 1 or not 0 <= done <= total:
         raise ValueError("its layers or its progress do not agree")
     broken = [(str(name), str(reason)) for name, reason in facts["broken"]]
+    if not isinstance(facts["small"], dict):
+        raise ValueError("it has no table of small pictures")
     small = {str(name): int(count) for name, count in facts["small"].items()}
     found = Found(layers, done, int(facts["skipped"]), tuple(broken), small)
     return PatchIndex(found, str(facts["network"]), str(facts["pictures"]), total)

@@ -47,8 +47,8 @@ def read(path: Path) -> Source:
         with open(path, "rb") as file:
             if file.seek(0, 2) == 0:
                 raise ValueError("is empty")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as block, memoryview(block) as view:
-                found = _convolutions(view)
+            # Closed when the last view of it has gone: an error's traceback may hold some.
+            found = _convolutions(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except (ValueError, OSError, OverflowError) as error:
         raise unreadable(path, f"is not a readable .caffemodel ({error})") from error
     if len(found) == _ALEXNET_CONVOLUTIONS:
