@@ -165,9 +165,9 @@ class _Job:
     def _tell_skipped(self) -> None:
         found = self.found
         for name, reason in found.broken[:_LISTED]:
-            print_error(f"skipped {name}: {reason}")
+            typer.echo(f"warning: skipped {name}: {reason}", err=True)
         if found.skipped > _LISTED:
-            print_error(f"skipped {found.skipped} of {found.total} pictures in all; --json lists them")
+            typer.echo(f"warning: skipped {found.skipped} of {found.total} pictures in all; --json lists them", err=True)
         if found.skipped == found.total:
             raise ArgumentError(f"[patches] none of the {found.total} pictures in {self.images} can be used")
         for layer, note in self._notes().items():
@@ -178,8 +178,8 @@ class _Job:
         """Of each layer, how many pictures are smaller than what its units see."""
         counts = {layer: self.found.small.get(layer, 0) for layer in self.layers}
         return {
-            layer: f"{small} of {self.found.total} pictures are smaller than the receptive field; they are used, and "
-            "their patches are padded (hatched)."
+            layer: f"{small} of {self.found.total} pictures smaller than the receptive field: used, their patches are "
+            "padded (hatched)."
             if small
             else ""
             for layer, small in counts.items()

@@ -70,12 +70,14 @@ def write_patches(
 
     words: HTML under the title. notes: a plain sentence by layer, such as how many pictures are smaller than the field.
     """
-    links = "".join(f'<a href="#{html.escape(name)}">{html.escape(name)}</a>' for name in fields)
-    boxes = "".join(
-        f'<label><input type="checkbox" checked data-kind="{kind}"> {kind}</label>' for kind in kinds if len(kinds) > 1
+    links = " ".join(f'<a href="#{html.escape(name)}">{html.escape(name)}</a>' for name in fields)
+    boxes = " ".join(
+        f'<label><input type="checkbox" autocomplete="off" checked data-kind="{kind}"> {kind}</label>'
+        for kind in kinds
+        if len(kinds) > 1
     )
-    single = '<label><input type="checkbox" id="single"> one layer at a time (← →)</label>'
-    parts = [f"<nav>{links}<br>{single}{boxes}</nav>"]
+    single = '<label><input type="checkbox" autocomplete="off" id="single"> one layer at a time (← →)</label>'
+    parts = [f"<nav>{links}<br>{single} {boxes}</nav>"]
     for name, field in fields.items():
         mine = {unit: shown for (layer, unit), shown in rows.items() if layer == name}
         units = "".join(_unit(name, unit, shown, kinds, count, field) for unit, shown in mine.items())
@@ -90,7 +92,7 @@ def _describe(field: ReceptiveField) -> str:
     if field.stride == (0, 0):
         return "A unit sees the whole picture."
     return (
-        f"A unit sees {field.size[0]} × {field.size[1]} pixels; its neighbour's begin "
+        f"A unit sees {field.size[0]} × {field.size[1]} pixels; its neighbour's field begins "
         f"{field.stride[0]} pixel{'s' * (field.stride[0] > 1)} further on."
     )
 
@@ -113,7 +115,7 @@ def _strip(shown: Sequence[Shown], kind: str, count: int, side: int) -> str:
         text = html.escape(f"{patch.name}: {patch.activation:.4g}, rows {top} to {bottom}, columns {left} to {right}")
         pixelated = ' class="px"' if side < 24 else ""
         uri = page.data_uri(each.cells[kind], lossless=side < 24)
-        cells.append(f'<img{pixelated} src="{uri}" alt="{text}" title="{text}" loading="lazy">')
+        cells.append(f'<img{pixelated} src="{uri}" alt="{text}" title="{text}" decoding="async">')
     return f'<div class="strip {kind}" style="grid-template-columns: repeat({count}, 1fr)">{"".join(cells)}</div>'
 
 
