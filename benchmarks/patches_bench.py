@@ -18,7 +18,7 @@ import numpy as np  # isort: skip
 import nstcore as nst
 from nstcore import models
 from nstcore.backend.memory import reuse
-from nstcore.demo import PHOTOS, picture_path
+from nstcore.demo import PICTURES, picture_path
 from nstcore.images import load, resize_to, save
 from nstcore.visualize import index_patches
 from nstcore.visualize.patches import default_layers
@@ -29,7 +29,7 @@ SIDES = (256, 344)  # height and width
 def photographs(folder: Path, count: int) -> list[Path]:
     """So many different JPEG files: parts of the package's photographs, turned and mirrored."""
     rng, paths = np.random.default_rng(0), []
-    photos = [load(picture_path(name)) for name in PHOTOS]
+    photos = [load(picture_path(name)) for name in PICTURES]
     for number in range(count):
         photo = photos[number % len(photos)]
         top, left = (int(rng.integers(0, side // 3)) for side in photo.shape[:2])
@@ -42,7 +42,7 @@ def photographs(folder: Path, count: int) -> list[Path]:
 def main() -> None:
     """Measure both, in turns."""
     bench = Bench("patches")
-    count = 64 if FULL else 32
+    count = 64 if FULL else 12
     net = models.vgg16()
     layers = default_layers(net, SIDES)
     with tempfile.TemporaryDirectory() as folder:

@@ -167,7 +167,9 @@ class _Job:
         for name, reason in found.broken[:_LISTED]:
             typer.echo(f"warning: skipped {name}: {reason}", err=True)
         if found.skipped > _LISTED:
-            typer.echo(f"warning: skipped {found.skipped} of {found.total} pictures in all; --json lists them", err=True)
+            typer.echo(
+                f"warning: skipped {found.skipped} of {found.total} pictures in all; --json lists them", err=True
+            )
         if found.skipped == found.total:
             raise ArgumentError(f"[patches] none of the {found.total} pictures in {self.images} can be used")
         for layer, note in self._notes().items():

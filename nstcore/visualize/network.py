@@ -156,9 +156,22 @@ def units_of(net: Module, layers: Sequence[str], probe: Sequence[int] = PROBE) -
     {'conv1_1': 64, 'conv3_2': 256}
     """
     found: dict[str, int] = {}
-    with no_grad():
-        visit(net, blank(net, probe), layers, lambda name, x: found.update({name: x.shape[3]}))
+    without_work(
+        net, probe, lambda picture: visit(net, picture, layers, lambda name, x: found.update({name: x.shape[3]}))
+    )
     return found
+
+
+def without_work(net: Module, size: Sequence[int], run: Callable[[Tensor], object]) -> None:
+    """Call ``run(pictures)`` to find out about shapes: with no pictures, which have every shape and take no time.
+
+    A user's network may not take them; then with one grey picture.
+    """
+    with no_grad():
+        try:
+            run(blank(net, size, 0))
+        except Exception:  # whatever a user's own code raises
+            run(blank(net, size))
 
 
 def network_digest(net: Module) -> str:

@@ -24,7 +24,7 @@ from nstcore.visualize.index import (
 )
 from nstcore.visualize.network import PROBE, check_layers, check_network, check_unit, is_named, layer_names, units_of
 from nstcore.visualize.pictures import Pictures, pictures
-from nstcore.visualize.receptive_field import Box, fields_for
+from nstcore.visualize.receptive_field import Box, ReceptiveField, fields_for
 
 Array = NDArray[Any]
 Made = TypeVar("Made")
@@ -183,12 +183,14 @@ def for_each_patch(
             rows = index.layers[layer].table(unit)[:count]
             found[layer, unit] = [None] * len(rows)
             jobs += [(row["image"], layer, unit, rank, row) for rank, row in enumerate(rows)]
-    number, picture, fields = -1, np.zeros((1, 1, 3)), {}
+    number, picture = -1, np.zeros((1, 1, 3))
+    sizes: dict[tuple[int, ...], Mapping[str, ReceptiveField]] = {}  # a field may depend on its picture's size
     for wanted_picture, layer, unit, rank, row in sorted(jobs, key=lambda job: job[0]):
         if wanted_picture != number:
             number, picture = wanted_picture, known.load(wanted_picture)
-            fields = fields_for(net, list(units), picture.shape[:2])
-        height, width = fields[layer].size
+            if picture.shape not in sizes:
+                sizes[picture.shape] = fields_for(net, list(units), picture.shape[:2])
+        height, width = sizes[picture.shape][layer].size
         box = (row["top"], row["left"], row["top"] + height, row["left"] + width)
         patch = Patch(
             number, known.names[number], (row["row"], row["column"]), row["activation"], box, hatched(picture, box)

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from nstcore.autograd import Tensor, no_grad
+from nstcore.autograd import Tensor
 from nstcore.autograd.engine import observe
 from nstcore.errors import ShapeError
 from nstcore.nn.module import Module
 from nstcore.ops._op import Op, Reach
-from nstcore.visualize.network import PROBE, blank, check_layers, check_network, visit
+from nstcore.visualize.network import PROBE, check_layers, check_network, visit, without_work
 
 Pair = tuple[int, int]
 Box = tuple[int, int, int, int]
@@ -83,17 +83,13 @@ def receptive_fields(net: Any, layers: Iterable[str], size: Sequence[int] = PROB
 
 def fields_for(net: Module, names: Sequence[str], size: Sequence[int]) -> dict[str, ReceptiveField]:
     """`receptive_fields` of layers that are known to be there, in a picture of this height and width."""
-    try:
-        return _trace(net, names, size, 0)  # no pictures have every shape and take no time
-    except Exception:  # a user's network may not take them
-        return _trace(net, names, size, 1)
-
-
-def _trace(net: Module, names: Sequence[str], size: Sequence[int], count: int) -> dict[str, ReceptiveField]:
-    picture = blank(net, size, count)
     found: dict[str, ReceptiveField] = {}
-    with no_grad(), traced(picture) as field_of:
-        visit(net, picture, names, lambda name, x: found.update({name: field_of(x)}))
+
+    def trace(picture: Tensor) -> None:
+        with traced(picture) as field_of:
+            visit(net, picture, names, lambda name, x: found.update({name: field_of(x)}))
+
+    without_work(net, size, trace)
     return {name: found[name] for name in names}
 
 

@@ -17,7 +17,7 @@ from nstcore.visualize.index import PatchIndex
 from nstcore.visualize.occlusion import Occlusion, occlude
 from nstcore.visualize.patches import Patch, for_each_patch
 from nstcore.visualize.pictures import Pictures
-from nstcore.visualize.receptive_field import fields_for
+from nstcore.visualize.receptive_field import ReceptiveField, fields_for
 
 Array = NDArray[Any]
 Kind = Literal["patch", "deconv", "guided", "gradient", "occlusion"]
@@ -57,10 +57,17 @@ def make_cells(
 ) -> dict[tuple[str, int], list[Shown]]:
     """The cells of the patches of all `units`, by layer and unit; `progress` gets how many patches are done."""
     done = 0
+    fields: dict[tuple[int, ...], Mapping[str, ReceptiveField]] = {}
 
     def make(patch: Patch, layer: str, unit: int, picture: Array) -> Shown:
         nonlocal done
-        cells: dict[str, Array] = {kind: fit(draw(net, layer, unit, patch, picture, kind), cell) for kind in kinds}
+        shape = picture.shape[:2]
+        if shape not in fields:
+            fields[shape] = fields_for(net, list(units), shape)
+        field = fields[shape][layer]
+        cells: dict[str, Array] = {
+            kind: fit(draw(net, layer, unit, patch, picture, kind, field), cell) for kind in kinds
+        }
         done += 1
         if progress is not None:
             progress(done)
@@ -69,11 +76,10 @@ def make_cells(
     return for_each_patch(net, known, index, units, count, make)
 
 
-def draw(net: Module, layer: str, unit: int, patch: Patch, picture: Array, kind: Kind) -> Array:
+def draw(net: Module, layer: str, unit: int, patch: Patch, picture: Array, kind: Kind, field: ReceptiveField) -> Array:
     """The patch itself, or what `kind` finds in it, as uint8 on the patch's box."""
     if kind == "patch":
         return patch.pixels
-    field = fields_for(net, [layer], picture.shape[:2])[layer]
     if kind == "occlusion":
         sides = (max(1, field.size[0] // _SQUARES), max(1, field.size[1] // _SQUARES))
         found = occlude(net, layer, unit, picture, field, patch.place, patch.activation, sides, sides, GREY)

@@ -396,3 +396,26 @@ class TestIndex:
         monkeypatch.setattr(Pictures, "load", fail)
         with pytest.raises(ZeroDivisionError):
             list(pictures([np.zeros((8, 8, 3))]).ahead())
+
+
+@pytest.mark.data
+def test_photographs(test_data: Path, tmp_path: Path) -> None:
+    """Real files of different sizes: the nine of some units of three layers are those that all features give."""
+    files = sorted((test_data / "images").glob("*.jpg"))[:14]
+    net = models.vgg16()
+    layers = ["conv1_2", "conv2_2", "conv3_1"]
+    found = index_patches(net, files, layers, index=tmp_path / "index.npz", count=5)
+    assert found.skipped == 0
+    assert len({load(file).shape for file in files}) > 1
+    peaks = {name: [] for name in layers}
+    for file in files:
+        for name, values in net.features(load(file), layers).items():
+            peaks[name].append(values[0].max((0, 1)))
+    for name in layers:
+        table = np.array(peaks[name])
+        expected = -np.sort(-table, axis=0)[:5].T
+        got = np.where(np.isfinite(found.layers[name].value), found.layers[name].value, 0)
+        np.testing.assert_array_equal(got, expected)
+        fired = found.layers[name].places[0] >= 0
+        order = np.argsort(-table, axis=0, kind="stable")[:5].T
+        np.testing.assert_array_equal(found.layers[name].places[0][fired], order[fired])
