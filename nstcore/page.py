@@ -42,7 +42,7 @@ def write(path: Path, title: str, words: str, parts: Sequence[str], *, made_by: 
         f"<title>{html.escape(title)}</title><style>{STYLE}{style}</style>"
         f"<body><h1>{html.escape(title)}</h1><p>{words}</p>{''.join(parts)}</body></html>\n"
     )
-    atomic_write(path, lambda stream: stream.write(page.encode()))
+    atomic_write(path, lambda stream: stream.write(page.encode("utf-8", "replace")))
 
 
 def mark(made_by: str) -> str:

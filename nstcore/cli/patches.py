@@ -148,7 +148,6 @@ class _Job:
         layers = [name for name in below if name in plain or name in self.layers]
         units = units_of(self.net, layers)
         wanted = new_index(self.net, self.known, {name: units[name] for name in self.layers}, self.count, self.several)
-        mine = self.index is None
         self.path = self.index or _pictures.cached_index(
             wanted.network, wanted.pictures, str(self.count), str(self.several)
         )
@@ -158,7 +157,7 @@ class _Job:
                 check_index(found, wanted, self.path)
                 return found
             except PatchIndexError:
-                if not mine:  # a file that the user named is not replaced
+                if self.index is not None:  # a file that the user named is not replaced
                     raise
         return new_index(self.net, self.known, {name: units[name] for name in layers}, self.count, self.several)
 

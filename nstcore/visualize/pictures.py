@@ -137,8 +137,11 @@ def _files(folder: Path) -> list[str]:
     for place, inner, files in os.walk(folder):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for name in files:
+            path = os.path.join(place, name)
+            if os.path.exists(path) and not os.path.isfile(path):
+                continue  # a pipe would be waited for; a link to nothing is listed as broken
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
-                found.append(os.path.relpath(os.path.join(place, name), folder))
+                found.append(os.path.relpath(path, folder))
     if not found:
         raise ImageError(f"[visualize] {folder} has no pictures ({', '.join(sorted(SUFFIXES))})")
     return sorted(found)

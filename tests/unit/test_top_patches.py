@@ -231,6 +231,21 @@ class TestIndex:
         assert list(known.names) == sorted(known.names)
         assert "inner/00.png" in known.names
 
+    def test_strange_entries_of_a_folder(self, folder: Path) -> None:
+        """A pipe is not waited for, a link to nothing is listed, a name that is no text can be shown."""
+        from nstcore.visualize.pages import write_patches
+
+        os.mkfifo(folder / "pipe.png")
+        (folder / "nothing.png").symlink_to(folder / "absent.png")
+        (folder / "directory.png").mkdir()
+        os.rename(os.fsencode(folder / "01.png"), os.fsencode(folder) + b"/\xff.png")
+        found = index_patches(small_net(), folder)
+        assert (found.total, found.skipped, found.broken[0][0]) == (13, 1, "nothing.png")
+        found.save(folder / "index.npz")
+        assert state(load_index(folder / "index.npz")) == state(found)
+        write_patches(folder / "page.html", "\udcff", "", {}, {}, {}, ["patch"], 9)
+        assert "<title>?</title>" in (folder / "page.html").read_text()
+
     def test_later_calls_reuse_it(self, folder: Path, tmp_path: Path) -> None:
         net, path, seen = small_net(), tmp_path / "index.npz", []
         first = index_patches(net, folder, index=path, progress=seen.append)
