@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor, no_grad
+from nstcore.backend.cpu import get_num_threads
 from nstcore.backend.memory import reuse
 from nstcore.errors import NstError, PatchIndexError, ShapeError
 from nstcore.files import atomic_write
@@ -221,9 +223,10 @@ def fill_index(
     saved = time.monotonic()
     fields: dict[tuple[int, ...], Fields] = {}
     try:
-        with no_grad(), reuse():
+        with no_grad(), reuse(), ThreadPoolExecutor(1, "nst-search") as pool:
+            second = pool if get_num_threads() > 1 else None
             for number, picture in pictures.ahead(index.done):
-                index.found = _look(net, index.found, number, pictures.names[number], picture, fields)
+                index.found = _look(net, index.found, number, pictures.names[number], picture, fields, second)
                 if progress is not None:
                     progress(Progress(index.done, index.total, index.skipped, pictures.names[number]))
                 if path is not None and time.monotonic() - saved > SAVE_SECONDS:
@@ -237,7 +240,7 @@ def fill_index(
 
 def _look(
     net: Module, found: Found, number: int, name: str, picture: Array | NstError,
-    fields: dict[tuple[int, ...], Fields],
+    fields: dict[tuple[int, ...], Fields], pool: ThreadPoolExecutor | None,
 ) -> Found:  # fmt: skip
     """Send one picture through the network, and offer every layer's activation to its units.
 
@@ -250,7 +253,7 @@ def _look(
     layers, small = dict(found.layers), dict(found.small)
 
     def offer(layer: str, x: Tensor) -> None:
-        layers[layer] = layers[layer].added(x.data[0], number, seen[layer])
+        layers[layer] = layers[layer].added(x.data[0], number, seen[layer], pool)
 
     try:
         if shape not in fields:

@@ -7,6 +7,7 @@ place is compared with the lowest that it has; only units that beat it are looke
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from nstcore.visualize.receptive_field import ReceptiveField
 
 Array = NDArray[Any]
+_SHARED = 1 << 18  # elements from which on a second thread pays
 COLUMNS = ("image", "row", "column", "top", "left")
 
 
@@ -38,11 +40,16 @@ class Best:
         best.value[...], best.places[...] = value, places
         return best
 
-    def added(self, activation: Array, image: int, field: ReceptiveField) -> Best:
-        """These activations and those of one more picture (h, w, units); this one itself does not change."""
+    def added(
+        self, activation: Array, image: int, field: ReceptiveField, pool: ThreadPoolExecutor | None = None
+    ) -> Best:
+        """These activations and those of one more picture (h, w, units); this one itself does not change.
+
+        pool: threads that share the search of a large activation.
+        """
         if not activation.size:
             return self
-        rows = np.fmax.reduce(activation, axis=1)  # (h, units); NaN counts as nothing
+        rows = _row_maxima(activation, pool)
         highest = rows.max(axis=0)
         units = np.nonzero((highest > self.value[:, -1]) & (highest != 0))[0]
         if not len(units):
@@ -94,3 +101,16 @@ class Best:
             for value, places in zip(self.value[unit], self.places[:, unit].T, strict=True)
             if places[0] >= 0
         ]
+
+
+def _row_maxima(a: Array, pool: ThreadPoolExecutor | None) -> Array:
+    """The highest value of each channel in each row, (h, w, c) -> (h, c); NaN counts as nothing.
+
+    The largest maps lie in memory by now, and one thread cannot read as fast as the machine can.
+    """
+    if pool is None or a.size < _SHARED:
+        return np.asarray(np.fmax.reduce(a, axis=1))
+    half = len(a) // 2
+    other = pool.submit(np.fmax.reduce, a[half:], 1)
+    first = np.fmax.reduce(a[:half], axis=1)
+    return np.concatenate([first, other.result()])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ class TestBest:
             got = best.table(unit)
             assert [(-e["activation"], e["image"], e["row"], e["column"]) for e in got] == expected
             assert all((e["top"], e["left"]) == (2 * e["row"] - 1, 2 * e["column"] - 1) for e in got)
+
+    def test_two_threads_find_the_same(self) -> None:
+        a = np.random.default_rng(0).standard_normal((65, 70, 64)).astype(np.float32)
+        a[3, 5, 7] = np.nan
+        with ThreadPoolExecutor(1) as pool:
+            shared = Best(64, 2).added(a, 0, FIELD, pool)
+        alone = Best(64, 2).added(a, 0, FIELD)
+        np.testing.assert_array_equal(shared.value, alone.value)
+        np.testing.assert_array_equal(shared.places, alone.places)
 
     def test_adding_changes_nothing_of_the_one_before(self) -> None:
         first = Best(2, 3)
