@@ -14,16 +14,16 @@ from nstcore.backend import current_backend, use_backend
 from nstcore.backend.cpu import get_isa, get_num_threads, set_isa, set_num_threads
 
 if TYPE_CHECKING:
-    from nstcore import faces, images, models, nn, optim, style, weights
+    from nstcore import faces, images, models, nn, optim, style, visualize, weights
 
 __version__ = "0.1.0"
 
-_LAZY = ("faces", "images", "models", "nn", "optim", "style", "weights")
+_LAZY = ("faces", "images", "models", "nn", "optim", "style", "visualize", "weights")
 
 __all__ = [
     "GradReport", "Tensor", "current_backend", "errors", "faces", "get_isa", "get_num_threads", "gradcheck",
     "images", "is_recording", "models", "nn", "no_grad", "ops", "optim", "set_isa", "set_num_threads", "style",
-    "tensor", "use_backend", "weights",
+    "tensor", "use_backend", "visualize", "weights",
 ]  # fmt: skip
 
 

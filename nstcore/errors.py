@@ -12,6 +12,7 @@
     │   ├── NoFaceError                a picture in which no face was found
     │   └── SeveralFacesError          a picture with several faces where one is wanted
     ├── GalleryError                   a gallery that is damaged, foreign, locked or of another encoder
+    ├── PatchIndexError                an index of patches that is damaged, or of other pictures or another network
     └── OutputError(OSError)           a place that cannot be written
 
 A message names the operation in brackets, then the rule, then what was received:
@@ -71,6 +72,10 @@ class SeveralFacesError(ImageError):
 
 class GalleryError(NstError):
     """A gallery is damaged, foreign, locked, read-only or full, or does not hold what was asked for."""
+
+
+class PatchIndexError(NstError, ValueError):
+    """An index of patches is damaged, or was made of other pictures, another network or other options."""
 
 
 class OutputError(NstError, OSError):

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from nstcore.ops._op import Array, Kernel, Op
 
 
+Observer = Callable[["Op", tuple[Any, ...], dict[str, Any], "Tensor"], None]
+
+
 class _State(threading.local):
     recording = True
+    observer: Observer | None = None
 
 
 _state = _State()
@@ -44,6 +48,19 @@ def no_grad() -> Iterator[None]:
         yield
     finally:
         _state.recording = before
+
+
+@contextmanager
+def observe(observer: Observer) -> Iterator[None]:
+    """Call ``observer(op, inputs, params, result)`` for every operation on tensors inside a ``with`` block.
+
+    It is called in this thread alone, right after the operation, recorded or not; one observer at a time.
+    """
+    before, _state.observer = _state.observer, observer
+    try:
+        yield
+    finally:
+        _state.observer = before
 
 
 NUMERIC = "biuf"  # kinds of element type: bool, integers, float
@@ -163,13 +180,17 @@ def apply(op: Op, inputs: tuple[Any, ...], **params: Any) -> Any:
         result = np.asarray(result)
     if not any(is_tensor):
         return result
-    if not any(needs):
-        return Tensor(result)
-    parents = tuple((x._node or x) if need else None for x, need in zip(inputs, needs, strict=True))
-    return Tensor(result, requires_grad=True, _node=Node(op, kernel, context, parents, params))
+    if any(needs):
+        parents = tuple((x._node or x) if need else None for x, need in zip(inputs, needs, strict=True))
+        found = Tensor(result, requires_grad=True, _node=Node(op, kernel, context, parents, params))
+    else:
+        found = Tensor(result)
+    if _state.observer is not None:
+        _state.observer(op, inputs, params, found)
+    return found
 
 
-def _in_order(root: Node) -> list[Node]:
+def nodes_below(root: Node) -> list[Node]:
     """`root` and all nodes that it depends on, in the order in which they were made.
 
     So a loss of a layer that is made before the next layer is visited right before that layer's own node: its gradient
@@ -226,7 +247,7 @@ def run_backward(root: Node, seed: Array, retain_graph: bool, deliver: Callable[
 
     `deliver` gets each leaf with its gradient, and whether nobody else holds that array.
     """
-    order = _in_order(root)
+    order = nodes_below(root)
     gradients = _Gradients()
     gradients.add(root, seed, owned=False)
     leaves: dict[int, Tensor] = {}

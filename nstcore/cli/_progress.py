@@ -1,4 +1,4 @@
-"""Progress bars: of a style transfer, with its costs, and of things that are counted."""
+"""Progress bars: of a style transfer with its costs, and of anything that can be counted; with the time left."""
 
 from __future__ import annotations
 
@@ -56,3 +56,25 @@ def counted(label: str, steps: int, quiet: bool = False) -> Iterator[Callable[[]
     with Progress(*columns, console=console, expand=True, transient=True) as progress:
         task = progress.add_task(label, total=steps)
         yield lambda: progress.advance(task)
+
+
+@contextmanager
+def counter(label: str, total: int, quiet: bool = False, done: int = 0) -> Iterator[Callable[[int, str], None]]:
+    """A bar on standard error for `total` things; the function that it gives takes how many are done and some words."""
+    console = Console(stderr=True, quiet=quiet)
+    if not console.is_terminal:
+        every = max(1, total // 10)
+
+        def say(now: int, words: str) -> None:
+            if now % every == 0 or now == total:
+                console.print(f"{label} {now}/{total}  {words}".rstrip(), highlight=False)
+
+        yield say
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+        TextColumn("{task.fields[words]}"), TimeRemainingColumn(compact=True), TextColumn("left"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, expand=True) as progress:
+        task = progress.add_task(label, total=total, completed=done, words="")
+        yield lambda now, words: progress.update(task, completed=now, words=words)

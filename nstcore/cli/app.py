@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 import nstcore
-from nstcore.cli import demo, doctor, faces, operations, style, weights
+from nstcore.cli import demo, doctor, dream, faces, gram, operations, patches, style, weights
 
 
 class Escape(Exception):
@@ -48,6 +48,9 @@ app = typer.Typer(
 )
 app.command("style")(style.style)
 app.command("demo")(demo.demo)
+app.command("patches")(patches.patches)
+app.command("dream")(dream.dream)
+app.command("gram")(gram.gram)
 app.command("doctor")(doctor.doctor)
 app.command("ops")(operations.operations)
 app.add_typer(faces.app, name="faces")

@@ -96,15 +96,19 @@ def convert(
     source: Annotated[
         Path,
         typer.Argument(
-            help=".onnx, .pth, .pt, .safetensors, .h5, .npz (Keras), .mat, .dat (dlib) or .whl (facenet-pytorch) file."
+            help=".onnx, .pth, .pt, .safetensors, .h5, .npz (Keras), .mat, .caffemodel, .dat (dlib) or .whl "
+            "(facenet-pytorch) file."
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .npz to write.")],
     dtype: Annotated[str, typer.Option(help="float16 (half the size) or float32 (exact).")] = "float16",
-    architecture: Annotated[str | None, typer.Option(help="Insist on vgg16, vgg19, face_encoder or mtcnn.")] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(help="Insist on vgg16, vgg19, alexnet, alexnet_torchvision, face_encoder or mtcnn."),
+    ] = None,
     origin: Annotated[str | None, typer.Option(help="Where the source came from; kept in the file.")] = None,
 ) -> None:
-    """Turn a VGG-16, a VGG-19, dlib's face encoder or MTCNN into a weights file."""
+    """Turn a VGG, an AlexNet, dlib's face encoder or MTCNN into a weights file."""
     from nstcore.weights.convert import convert as run
 
     found = run(source, output, architecture=architecture, dtype=dtype, origin=origin)

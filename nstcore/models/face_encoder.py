@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,18 +164,47 @@ class FaceEncoder(Module):
             raise DTypeError(f"[face_encoder] expects a tensor of {self.dtype}, got {chips.dtype}")
         return self._encoding(chips)
 
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers that `walk` gives: ``stem`` and every block after its ReLU, ``pool`` between them."""
+        return ["stem", "pool", *(f"blocks.{i}" for i in range(len(self.blocks)))]
+
+    def walk(self, images: Any, layers: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """Name and activation (n, h', w', c) of each of `layers`, from the picture upwards, as soon as it is computed.
+
+        images: RGB, (h, w, 3) or (n, h, w, 3), float in [0, 1] or uint8, or a `Tensor` (n, h, w, 3). The convolutions
+        take pictures of any size, not aligned chips alone, down to a few pixels.
+        Raises `ArgumentError` for an unknown layer, `ShapeError`, `DTypeError`, `ImageError`.
+        """
+        unknown = [name for name in layers if name not in self.layers]
+        if unknown:
+            raise ArgumentError(f"[{ARCHITECTURE}] has no layer {unknown[0]!r}; it has {', '.join(self.layers)}")
+        if not isinstance(images, Tensor):
+            from nstcore.images import as_images
+
+            images = Tensor(as_images(images).astype(self.dtype, copy=False))
+        steps: list[Callable[[Any], Any]] = [self.stem, _pool, *self.blocks]
+        x, last = self._prepared(images), max((self.layers.index(name) for name in layers), default=-1)
+        for name, step in zip(self.layers[: last + 1], steps, strict=False):
+            x = step(x)
+            if name in layers:
+                yield name, x
+
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 4 or shape[1:] != (CHIP, CHIP, CHANNELS):
             raise ShapeError(f"[face_encoder] expects chips (n, {CHIP}, {CHIP}, {CHANNELS}), got {shape}")
+
+    def _prepared(self, images: Tensor) -> Any:
+        """RGB in [0, 1] to what the weights were trained on."""
+        how = self._preprocessing
+        mean, std = np.asarray(how["mean"]), np.asarray(how["std"])
+        return ops.normalize_channels(images, how["scale"] / std, -mean / std, reverse=how["color_order"] == "BGR")
 
     def _encoding(self, chips: Tensor) -> Any:
         return ops.matmul(ops.mean(self._walk(chips, self.blocks), axis=(1, 2)), self.projection)
 
     def _walk(self, chips: Tensor, blocks: list[ResidualBlock]) -> Any:
-        how = self._preprocessing
-        mean, std = np.asarray(how["mean"]), np.asarray(how["std"])
-        x = ops.normalize_channels(chips, how["scale"] / std, -mean / std, reverse=how["color_order"] == "BGR")
-        x = ops.max_pool2d(self.stem(x), 3, 2)
+        x = _pool(self.stem(self._prepared(chips)))
         for block in blocks:
             x = block(x)
         return x
@@ -204,6 +233,10 @@ def _load(path: str | Path | None, dtype: DTypeLike) -> FaceEncoder:
     if isinstance(stated, (int, float)) and 0 < stated < np.inf:
         net.threshold = float(stated)
     return net
+
+
+def _pool(x: Tensor) -> Any:
+    return ops.max_pool2d(x, 3, 2)
 
 
 def _extended(x: Tensor, shape: tuple[int, ...]) -> Any:

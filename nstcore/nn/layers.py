@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
 
 from nstcore import ops
 from nstcore.autograd import Tensor
+from nstcore.errors import ArgumentError, ShapeError
 from nstcore.nn.module import Module
 
 Pair = tuple[int, int]
@@ -35,8 +37,11 @@ def glorot_uniform(shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.ra
 class Conv2d(Module):
     """Convolution (n, h, w, c) -> (n, p, q, k); see `nstcore.ops.conv2d`.
 
-    weight: (k, r, s, c), bias: (k,), or None with ``bias=False`` (a normalisation that follows has a shift of its own).
-    Without `rng` the parameters are zero, to be loaded.
+    weight: (k, r, s, c / groups), bias: (k,), or None with ``bias=False`` (a normalisation that follows has a shift of
+    its own). Without `rng` the parameters are zero, to be loaded.
+    groups: the channels and the filters are cut into so many parts, each part of the filters sees its part of the
+    channels (Krizhevsky, Sutskever, Hinton, NIPS 2012, section 3.5, for two GPUs). Raises `ArgumentError` unless it
+    divides both.
     """
 
     def __init__(
@@ -49,19 +54,37 @@ class Conv2d(Module):
         padding: int | Pair | Literal["same"] = 0,
         activation: Literal["relu"] | None = None,
         bias: bool = True,
+        groups: int = 1,
         rng: np.random.Generator | None = None,
     ) -> None:
+        if groups < 1 or channels % groups or filters % groups:
+            raise ArgumentError(
+                f"[conv2d] expects groups that divide {channels} channels and {filters} filters, got {groups}"
+            )
         r, s = (size, size) if isinstance(size, int) else size
-        shape = (filters, r, s, channels)
+        shape = (filters, r, s, channels // groups)
         self.weight = (
-            he_normal(shape, r * s * channels, rng) if rng else Tensor(np.zeros(shape, np.float32), requires_grad=True)
+            he_normal(shape, math.prod(shape[1:]), rng)
+            if rng
+            else Tensor(np.zeros(shape, np.float32), requires_grad=True)
         )
         self.bias = Tensor(np.zeros(filters, np.float32), requires_grad=True) if bias else None
-        self.stride, self.padding, self.activation = stride, padding, activation
+        self.stride, self.padding, self.activation, self.groups = stride, padding, activation, groups
 
     def forward(self, x: Any, pool: bool = False) -> Any:
         """x: (n, h, w, c). pool: with a max pool of 2×2 behind it, in one pass where the kernels can."""
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.activation, pool=pool)
+        if self.groups == 1:
+            return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.activation, pool=pool)
+        channels, filters = self.weight.shape[3], self.weight.shape[0] // self.groups
+        if x.ndim != 4 or x.shape[3] != channels * self.groups:
+            raise ShapeError(f"[conv2d] expects (n, h, w, {channels * self.groups}), got {x.shape}")
+        parts = []
+        for group in range(self.groups):
+            mine = slice(group * filters, (group + 1) * filters)
+            seen = ops.getitem(x, (..., slice(group * channels, (group + 1) * channels)))
+            w, b = ops.getitem(self.weight, mine), None if self.bias is None else ops.getitem(self.bias, mine)
+            parts.append(ops.conv2d(seen, w, b, self.stride, self.padding, self.activation, pool=pool))
+        return ops.concat(parts, 3)
 
 
 class Linear(Module):

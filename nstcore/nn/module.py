@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,23 @@ from nstcore.autograd.engine import NUMERIC
 from nstcore.errors import DTypeError, WeightsError
 
 Array = NDArray[Any]
+
+
+class _Watch(threading.local):
+    seen: Callable[[Module, Any], None] | None = None
+
+
+_watch = _Watch()
+
+
+@contextmanager
+def watch(seen: Callable[[Module, Any], None]) -> Iterator[None]:
+    """Call ``seen(module, result)`` whenever a module has computed something in a ``with`` block, in this thread."""
+    before, _watch.seen = _watch.seen, seen
+    try:
+        yield
+    finally:
+        _watch.seen = before
 
 
 class Module:
@@ -33,7 +52,15 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} defines no forward()")
 
     def __call__(self, *inputs: Any) -> Any:
-        return self.forward(*inputs)
+        result = self.forward(*inputs)
+        if _watch.seen is not None:
+            _watch.seen(self, result)
+        return result
+
+    def named_parts(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Every module inside of this one under the path to it, such as ``blocks.0.conv1``; outer ones first."""
+        for name, value in vars(self).items():
+            yield from _walk_parts(value, prefix + name)
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Every parameter with its name, in the order in which the attributes were set."""
@@ -146,6 +173,18 @@ def _walk(
     elif isinstance(value, dict):
         for key, part in value.items():
             yield from _walk(part, f"{name}.{key}", inside, leaf)
+
+
+def _walk_parts(value: Any, name: str) -> Iterator[tuple[str, Module]]:
+    if isinstance(value, Module):
+        yield name, value
+        yield from value.named_parts(f"{name}.")
+    elif isinstance(value, (list, tuple)):
+        for i, part in enumerate(value):
+            yield from _walk_parts(part, f"{name}.{i}")
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _walk_parts(part, f"{name}.{key}")
 
 
 def _misfit(own: Array | None, given: Array | None) -> str | None:

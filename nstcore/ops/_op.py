@@ -53,6 +53,24 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class Reach:
+    """Which inputs along one axis a result is computed from: from ``o · stride − before`` on, `window` of them."""
+
+    window: int = 1
+    stride: int = 1
+    before: int = 0
+
+
+#: of an operation that takes every result from the inputs at its own place
+IN_PLACE = (Reach(), Reach())
+
+
+def reach_in_place(*_: Any, **__: Any) -> tuple[Reach, Reach]:
+    """The `Op.reach` of an operation that works on each place alone."""
+    return IN_PLACE
+
+
+@dataclass(frozen=True)
 class Case:
     """Sample inputs: `shapes` are filled by `draw` (default: standard normal), `params` go to the public function.
 
@@ -81,7 +99,9 @@ class Op:
 
     `signature` names the axes of inputs and result, such as ``"n h w c, k r s c, k -> n p q k"``; a leading ``...``
     means any axes, and ``[k]`` an input that may be left out. `flops` and `traffic` take the input shapes and
-    parameters and give multiply-adds counted twice, and bytes an element type of one byte would move.
+    parameters and give multiply-adds counted twice, and bytes an element type of one byte would move. `reach` takes the
+    input shapes and the kernel's parameters and tells what a place of a (n, h, w, c) result is computed from, down and
+    across; None where that is more than a window (as in a mean), and then from all of the input.
     """
 
     name: str
@@ -95,6 +115,7 @@ class Op:
     gradient: bool = True
     flops: Callable[..., float] | None = None
     traffic: Callable[..., float] | None = None
+    reach: Callable[..., tuple[Reach, Reach] | None] | None = None
     source: str = ""
 
     def allowed(self, case: Case, dtype: str) -> float:

@@ -17,6 +17,7 @@ from nstcore.ops._op import (
     Case,
     Kernel,
     Op,
+    Reach,
     Tolerance,
     check_dtypes,
     check_result,
@@ -24,7 +25,7 @@ from nstcore.ops._op import (
     pair,
     register,
 )
-from nstcore.ops.elementwise import operand
+from nstcore.ops.elementwise import operand, relu, relu_rule
 from nstcore.ops.pool import max_pool2d
 
 Pair = tuple[int, int]
@@ -76,6 +77,9 @@ def conv2d(
     check_dtypes(CONV2D, (x, w, b))
     if activation not in (None, "relu"):
         raise ArgumentError(f"[conv2d] expects activation None or 'relu', got {activation!r}")
+    if activation and relu_rule() != "gradient":  # the fused one knows the true derivative only
+        y = relu(conv2d(x, w, b, stride, padding, None, algorithm))
+        return max_pool2d(y, 2) if pool else y
     steps = pair("conv2d", "stride", stride, least=1)
     before, after = _padding(sizes, steps, padding)
     for axis, size, kernel, pad in (("h", "h", "r", 0), ("w", "w", "s", 1)):
@@ -88,12 +92,12 @@ def conv2d(
     if sizes["c"] < 1:
         raise ShapeError(f"[conv2d] expects at least one channel, got x {x.shape}")
     check_result("conv2d", _output_shape(x.shape, w.shape, steps, before, after), x.dtype.itemsize)
-    winograd, relu = _winograd_edge(algorithm, sizes, steps, before, after), activation == "relu"
-    unpooled = _output_shape(x.shape, w.shape, steps, before, after)[1:3] if pool and winograd and relu else None
+    winograd, rectified = _winograd_edge(algorithm, sizes, steps, before, after), activation == "relu"
+    unpooled = _output_shape(x.shape, w.shape, steps, before, after)[1:3] if pool and winograd and rectified else None
     if unpooled and (min(unpooled) < 2 or current_backend() != "cpu"):
         unpooled = None
     y = apply(
-        CONV2D, (x, w, b), stride=steps, before=before, after=after, relu=relu, winograd=winograd, unpooled=unpooled
+        CONV2D, (x, w, b), stride=steps, before=before, after=after, relu=rectified, winograd=winograd, unpooled=unpooled
     )
     return max_pool2d(y, 2) if pool and not unpooled else y
 
@@ -290,6 +294,14 @@ def _traffic(x: Shape, w: Shape, *_: Any, stride: Any = 1, padding: Any = 0, **_
     return math.prod(x) + math.prod(w) + math.prod(_result(x, w, stride, padding))
 
 
+def _reach(
+    _: Shape, w: Shape, *__: Any, stride: Pair, before: Pair, unpooled: Pair | None = None, **___: Any
+) -> tuple[Reach, Reach]:
+    side = 2 if unpooled else 1  # of the pool in the same pass
+    down, across = (Reach(w[1 + i] + (side - 1) * stride[i], side * stride[i], before[i]) for i in (0, 1))
+    return down, across
+
+
 # Channels around a tile (8, 16 or 32 wide), positions around a block (96 to 112), depth around a chunk (512).
 CONV2D = register(
     Op(
@@ -337,6 +349,7 @@ CONV2D = register(
         tolerance=Tolerance(float32=3e-6, float64=1e-14),
         flops=_flops,
         traffic=_traffic,
+        reach=_reach,
         source="Dumoulin, Visin: A guide to convolution arithmetic for deep learning, 2016",
     )
 )

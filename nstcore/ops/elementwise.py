@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from nstcore.autograd.engine import NUMERIC, Context, apply
 from nstcore.autograd.tensor import Tensor
 from nstcore.errors import ArgumentError, DTypeError, ShapeError
-from nstcore.ops._op import FLOATS, Array, Case, Kernel, Op, register
+from nstcore.ops._op import FLOATS, Array, Case, Kernel, Op, reach_in_place, register
 
 Shape = tuple[int, ...]
 
@@ -178,8 +180,67 @@ def absolute(x: Any) -> Any:
 
 
 def relu(x: Any) -> Any:
-    """max(x, 0); the derivative at 0 is taken as 0."""
-    return apply(RELU, (float_operand("relu", x),))
+    """max(x, 0); the derivative at 0 is taken as 0. Inside of `relu_backward` its way back follows another rule."""
+    return apply(RELU, (float_operand("relu", x),), rule=relu_rule())
+
+
+ReluRule = Literal["gradient", "deconvnet", "guided", "straight"]
+
+
+class _Rule(threading.local):
+    name: ReluRule = "gradient"
+
+
+_rule = _Rule()
+
+
+def relu_rule() -> ReluRule:
+    """Not an op: the rule by which ReLUs that are computed now will pass their gradient back."""
+    return _rule.name
+
+
+@contextmanager
+def relu_backward(rule: ReluRule) -> Iterator[None]:
+    """Not an op: let the ReLUs computed in a ``with`` block, also those fused into convolutions, follow `rule` back.
+
+    Of the gradient R of y = max(x, 0): ``"gradient"`` passes R · [y > 0], the derivative; ``"deconvnet"`` max(R, 0),
+    whatever x was; ``"guided"`` max(R, 0) · [y > 0]; ``"straight"`` R. Holds for this thread, and for the pass back of
+    what was computed.
+    Raises `ArgumentError` for any other rule.
+    Source: Springenberg, Dosovitskiy, Brox, Riedmiller, "Striving for Simplicity", ICLR 2015 workshop, section 3.4.
+
+    >>> x = Tensor(np.array([1.0, -1.0, 2.0]), requires_grad=True)
+    >>> with relu_backward("guided"):
+    ...     y = relu(x)
+    >>> y.backward(np.array([-1.0, 3.0, 3.0]))
+    >>> x.grad
+    array([0., 0., 3.])
+    """
+    if rule not in get_args(ReluRule):
+        raise ArgumentError(f"[relu_backward] expects one of {', '.join(get_args(ReluRule))}, got {rule!r}")
+    before, _rule.name = _rule.name, rule
+    try:
+        yield
+    finally:
+        _rule.name = before
+
+
+def _relu_kernel() -> Kernel:
+    def run(ctx: Context, x: Array, rule: ReluRule) -> Array:
+        y = np.asarray(np.maximum(x, 0), dtype=x.dtype)
+        ctx.save(None if rule == "deconvnet" else y)
+        return y
+
+    def back(ctx: Context, grad: Array, rule: ReluRule) -> tuple[Array | None, ...]:
+        (y,) = ctx.saved()
+        if rule == "deconvnet":
+            return (np.maximum(grad, 0),)
+        if rule == "straight":
+            return (grad,)
+        passed = grad if rule == "gradient" else np.maximum(grad, 0)
+        return ((passed * (y > 0)).astype(y.dtype, copy=False),)
+
+    return Kernel(run, back)
 
 
 def sigmoid(x: Any) -> Any:
@@ -235,11 +296,11 @@ def _cases(draw: Any = None, pairs: bool = False) -> tuple[Case, ...]:
 
 
 def _register_binary(name: str, public: Any, kernel: Kernel, draw: Any = None) -> Op:
-    return register(Op(name, "..., ... -> ...", public, kernel, _cases(draw, pairs=True)))
+    return register(Op(name, "..., ... -> ...", public, kernel, _cases(draw, pairs=True), reach=reach_in_place))
 
 
 def _register_unary(name: str, public: Any, kernel: Kernel, draw: Any = None) -> Op:
-    return register(Op(name, "... -> ...", public, kernel, _cases(draw)))
+    return register(Op(name, "... -> ...", public, kernel, _cases(draw), reach=reach_in_place))
 
 
 ADD = _register_binary("add", add, _binary(np.add, lambda g, a, b: g, lambda g, a, b: g))
@@ -269,12 +330,13 @@ POWER = register(
             Case("root", ((3, 4),), {"exponent": 0.5}, _positive),
             Case("inverse", ((3, 4),), {"exponent": -1}, _nonzero),
         ),
+        reach=reach_in_place,
     )
 )
 EXP = _register_unary("exp", exp, _unary(np.exp, lambda y: y))
 LOG = _register_unary("log", log, _unary(np.log, lambda x: _zero_where(x == 0, 1 / x), "input"), _positive)
 SQRT = _register_unary("sqrt", sqrt, _unary(np.sqrt, lambda y: _zero_where(y == 0, 0.5 / y)), _positive)
 ABSOLUTE = _register_unary("absolute", absolute, _unary(np.abs, np.sign, "input"), _nonzero)
-RELU = _register_unary("relu", relu, _unary(lambda x: np.maximum(x, 0), lambda y: y > 0), _nonzero)
+RELU = _register_unary("relu", relu, _relu_kernel(), _nonzero)
 SIGMOID = _register_unary("sigmoid", sigmoid, _unary(_stable_sigmoid, lambda y: y * (1 - y)))
 SOFTPLUS = _register_unary("softplus", softplus, _unary(lambda x: np.logaddexp(0, x), _stable_sigmoid, "input"))

@@ -9,7 +9,20 @@ import numpy as np
 from nstcore.autograd.engine import Context, apply
 from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError, ShapeError
-from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register, whole
+from nstcore.ops._op import (
+    IN_PLACE,
+    Array,
+    Case,
+    Kernel,
+    Op,
+    Reach,
+    Tolerance,
+    check_dtypes,
+    check_shapes,
+    reach_in_place,
+    register,
+    whole,
+)
 from nstcore.ops.elementwise import float_operand, operand
 
 REAL = (int, float, np.integer, np.floating)
@@ -244,6 +257,15 @@ def _norm_case(label: str, x: tuple[int, ...], draw: Any = None, **params: Any) 
 
 
 # Channels around a vector (2 to 16 lanes), positions around four sums and around a chunk (16 KiB).
+def _reach(*_: Any, given: bool, **__: Any) -> tuple[Reach, Reach] | None:
+    """With moments of its own, a batch is seen whole from every place."""
+    return IN_PLACE if given else None
+
+
+def _pool_reach(*_: Any, given: bool, **__: Any) -> tuple[Reach, Reach] | None:
+    return (Reach(2, 2), Reach(2, 2)) if given else None
+
+
 BATCH_NORM = register(
     Op(
         "batch_norm",
@@ -266,6 +288,7 @@ BATCH_NORM = register(
         tolerance=Tolerance(float32=4e-6, float64=1e-14),
         flops=lambda x, *_, **__: 6.0 * np.prod(x),
         traffic=lambda x, *_, **__: 3.0 * np.prod(x),
+        reach=_reach,
         source="Ioffe, Szegedy: Batch Normalization, ICML 2015",
     )
 )
@@ -288,6 +311,7 @@ BATCH_NORM_POOL2D = register(
         tolerance=Tolerance(float32=4e-6, float64=2e-14),
         flops=lambda x, *_, **__: 7.0 * np.prod(x),
         traffic=lambda x, *_, **__: 2.5 * np.prod(x),
+        reach=_pool_reach,
         source="Ioffe, Szegedy: Batch Normalization, ICML 2015",
     )
 )
@@ -302,6 +326,7 @@ DROPOUT = register(
             Case("a tenth", ((40,),), {"rate": 0.1, "seed": (3, 1)}),
             Case("none", ((3, 2),), {"rate": 0.0}),
         ),
+        reach=reach_in_place,
         source="Srivastava et al.: Dropout, JMLR 2014",
     )
 )

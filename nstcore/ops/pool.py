@@ -11,7 +11,7 @@ import numpy as np
 from nstcore.autograd.engine import Context, apply
 from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError, ShapeError
-from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, pair, register
+from nstcore.ops._op import Array, Case, Kernel, Op, Reach, Tolerance, check_dtypes, check_shapes, pair, register
 from nstcore.ops.elementwise import operand
 
 Pair = int | tuple[int, int]
@@ -244,6 +244,14 @@ def _traffic(name: str) -> Any:
     return traffic
 
 
+def _reach(name: str) -> Any:
+    def reach(x: tuple[int, ...], **params: Any) -> tuple[Reach, Reach]:
+        down, across = (Reach(*axis.numbers) for axis in _axes(name, x, **params))
+        return down, across
+
+    return reach
+
+
 def _spread(rng: np.random.Generator, shape: tuple[int, ...], _: int) -> Array:
     """A shuffled grid: no two values are closer than 0.01, so no window is nearly tied."""
     return 0.01 * (rng.permutation(int(np.prod(shape))) - 0.5 * np.prod(shape)).reshape(shape)
@@ -275,6 +283,7 @@ MAX_POOL2D = register(
         tolerance=Tolerance(float32=1e-6, float64=1e-15),
         flops=_flops("max_pool2d"),
         traffic=_traffic("max_pool2d"),
+        reach=_reach("max_pool2d"),
         source="Simonyan, Zisserman: Very Deep Convolutional Networks, ICLR 2015, section 2.1",
     )
 )
@@ -301,6 +310,7 @@ AVG_POOL2D = register(
         tolerance=Tolerance(float32=1e-6, float64=2e-15),
         flops=_flops("avg_pool2d"),
         traffic=_traffic("avg_pool2d"),
+        reach=_reach("avg_pool2d"),
         source="Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016, section 2",
     )
 )

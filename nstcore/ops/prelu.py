@@ -8,7 +8,7 @@ import numpy as np
 
 from nstcore.autograd.engine import Context, apply
 from nstcore.backend.memory import empty
-from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register
+from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, reach_in_place, register
 from nstcore.ops.elementwise import operand
 
 
@@ -95,6 +95,7 @@ PRELU = register(
         tolerance=Tolerance(float32=1e-6, float64=1e-14),
         flops=lambda x, slope: float(np.prod(x)),
         traffic=lambda x, slope: 2.0 * float(np.prod(x)),
+        reach=reach_in_place,
         source="He, Zhang, Ren, Sun: Delving Deep into Rectifiers, ICCV 2015, equation 1",
     )
 )

@@ -11,7 +11,7 @@ import numpy as np
 from nstcore.autograd.engine import Context, apply
 from nstcore.autograd.tensor import Tensor
 from nstcore.errors import ArgumentError, ShapeError
-from nstcore.ops._op import Array, Case, Kernel, Op, check_result, pair, register, whole
+from nstcore.ops._op import IN_PLACE, Array, Case, Kernel, Op, Reach, check_result, pair, register, whole
 from nstcore.ops.elementwise import operand
 
 
@@ -160,6 +160,28 @@ def _pad_back(ctx: Context, grad: Array, widths: tuple[tuple[int, int], ...]) ->
     return (grad[inner],)
 
 
+def _getitem_reach(x: tuple[int, ...], index: tuple[Any, ...]) -> tuple[Reach, Reach] | None:
+    """Of slices with a positive step; None for anything that takes places in another way."""
+    if Ellipsis in [part for part in index if not isinstance(part, np.ndarray)]:
+        at = [part is Ellipsis for part in index].index(True)
+        index = (*index[:at], *(slice(None),) * (len(x) - len(index) + 1), *index[at + 1 :])
+    if len(x) != 4 or not all(isinstance(part, slice) for part in index):
+        return None
+    found = [part.indices(size) for part, size in zip((*index, slice(None), slice(None), slice(None)), x, strict=False)]
+    if any(step < 1 for _, _, step in found):
+        return None
+    down, across = (Reach(stride=step, before=-start) for start, _, step in found[1:3])
+    return down, across
+
+
+def _concat_reach(*shapes: tuple[int, ...], axis: int) -> tuple[Reach, Reach] | None:
+    return IN_PLACE if len(shapes[0]) == 4 and axis in (0, 3) else None
+
+
+def _pad_reach(x: tuple[int, ...], widths: tuple[tuple[int, int], ...]) -> tuple[Reach, Reach] | None:
+    return (Reach(before=widths[1][0]), Reach(before=widths[2][0])) if len(x) == 4 else None
+
+
 RESHAPE = register(
     Op(
         "reshape",
@@ -199,6 +221,7 @@ GETITEM = register(
             Case("repeated", ((5, 4),), {"index": np.array([0, 2, 2, 2, 4])}),
             Case("mask", ((5,),), {"index": np.array([True, False, True, True, False])}),
         ),
+        reach=_getitem_reach,
     )
 )
 CONCAT = register(
@@ -212,6 +235,7 @@ CONCAT = register(
             Case("last axis", ((2, 3), (2, 1)), {"axis": -1}),
             Case("with empty", ((0, 3), (4, 3))),
         ),
+        reach=_concat_reach,
     )
 )
 PAD = register(
@@ -226,5 +250,6 @@ PAD = register(
             Case("nothing", ((3,),), {"widths": ((0, 0),)}),
             Case("empty", ((0, 2),), {"widths": ((1, 0), (0, 0))}),
         ),
+        reach=_pad_reach,
     )
 )

@@ -10,7 +10,7 @@ import numpy as np
 from nstcore.autograd.engine import Context, apply
 from nstcore.backend.memory import empty
 from nstcore.errors import ShapeError
-from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register
+from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, reach_in_place, register
 from nstcore.ops.elementwise import operand
 
 
@@ -251,6 +251,7 @@ NORMALIZE_CHANNELS = register(
         tolerance=Tolerance(float32=1e-6, float64=1e-15),
         flops=lambda x, **_: 2.0 * x[0] * x[1] * x[2] * x[3],
         traffic=lambda x, **_: 2.0 * x[0] * x[1] * x[2] * x[3],
+        reach=reach_in_place,
         source="Simonyan, Zisserman: Very Deep Convolutional Networks, ICLR 2015, section 2.1",
     )
 )

@@ -12,8 +12,8 @@ def layout_problem(arrays: Mapping[str, Array], architecture: str) -> tuple[str,
 
     Args:
         arrays: parameter name -> array.
-        architecture: any name; those other than "vgg16", "vgg19", "face_encoder" and "mtcnn" have no rule here and
-            always fit.
+        architecture: any name; those other than "vgg16", "vgg19", "alexnet", "alexnet_torchvision", "face_encoder" and
+            "mtcnn" have no rule here and always fit.
 
     >>> layout_problem({}, "vgg16")
     ('conv1_1.weight', 'is missing: vgg16 needs it with shape (64, 3, 3, 3)')
@@ -36,10 +36,12 @@ def layout_problem(arrays: Mapping[str, Array], architecture: str) -> tuple[str,
 
 def _shapes(architecture: str) -> dict[str, tuple[int, ...]] | None:
     """Give the shapes of all parameters of a known network."""
-    from nstcore.models import face_layout, mtcnn_layout, vgg_layout
+    from nstcore.models import alexnet_layout, face_layout, mtcnn_layout, vgg_layout
 
     if architecture == face_layout.ARCHITECTURE:
         return face_layout.parameter_shapes()
     if architecture == mtcnn_layout.ARCHITECTURE:
         return mtcnn_layout.parameter_shapes()
+    if architecture in alexnet_layout.STAGES:
+        return alexnet_layout.parameter_shapes(architecture)
     return vgg_layout.parameter_shapes(architecture) if architecture in vgg_layout.BLOCKS else None

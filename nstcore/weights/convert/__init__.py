@@ -1,7 +1,7 @@
 """Converters from other formats to the weights file of nstcore; one file a source format.
 
-Of a VGG the convolutions are read (the dense head of a classifier is left out), of the networks for faces all. No
-converter runs code from the file, or trusts a size or path in it.
+Of a VGG or an AlexNet the convolutions are read (the dense head of a classifier is left out), of the networks for faces
+all. No converter runs code from the file, or trusts a size or path in it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nstcore.errors import ArgumentError
 from nstcore.files import check_output
-from nstcore.weights.convert import dlib, keras, matconvnet, mtcnn, onnx, safetensors, torch
+from nstcore.weights.convert import caffe, dlib, keras, matconvnet, mtcnn, onnx, safetensors, torch
 from nstcore.weights.convert.source import (
     MAX_SOURCE_BYTES,
     Convolution,
@@ -35,6 +35,7 @@ _BY_SUFFIX: dict[str, Callable[[Path], Source | Network]] = {
     ".hdf5": keras.read_h5,
     ".npz": keras.read_npz,
     ".mat": matconvnet.read,
+    ".caffemodel": caffe.read,
     ".dat": dlib.read,
     ".whl": mtcnn.read,
 }
@@ -48,13 +49,14 @@ def convert(
     dtype: str = "float16",
     origin: str | None = None,
 ) -> WeightsFile:
-    """Read a VGG-16, a VGG-19, dlib's face encoder or MTCNN from another format and write it as a weights file.
+    """Read a VGG, an AlexNet, dlib's face encoder or MTCNN from another format and write it as a weights file.
 
     Args:
-        source: .onnx, .pth or .pt (torchvision state dict), .safetensors (the same), .h5 or .npz (Keras),
-            .mat (MatConvNet), .dat (dlib's face encoder), or .whl (the wheel of facenet-pytorch, with MTCNN).
+        source: .onnx, .pth or .pt (torchvision state dict), .safetensors (the same), .h5 or .npz (Keras), .mat
+            (MatConvNet), .caffemodel (Caffe), .dat (dlib's face encoder), or .whl (facenet-pytorch's wheel, with MTCNN).
         output: the .npz to write; replaced if it is there.
-        architecture: "vgg16", "vgg19", "face_encoder" or "mtcnn" to insist on one; None takes what the file holds.
+        architecture: "vgg16", "vgg19", "alexnet", "alexnet_torchvision", "face_encoder" or "mtcnn" to insist on one;
+            None takes what the file holds.
         dtype: "float16" (half the size, 5e-4 of relative feature error) or "float32" (exact).
         origin: where the source file came from, such as a package and its version; kept in the written file.
 
@@ -89,9 +91,10 @@ def convert(
 def _check_options(source: Path, output: Path, architecture: str | None, dtype: str) -> None:
     """Refuse, before the work, what could not succeed."""
     from nstcore.models import face_layout, mtcnn_layout
+    from nstcore.models.alexnet_layout import STAGES
     from nstcore.models.vgg_layout import BLOCKS
 
-    known = (*BLOCKS, face_layout.ARCHITECTURE, mtcnn_layout.ARCHITECTURE)
+    known = (*BLOCKS, *STAGES, face_layout.ARCHITECTURE, mtcnn_layout.ARCHITECTURE)
     if architecture is not None and architecture not in known:
         raise ArgumentError(f"[weights convert] expects architecture {' or '.join(known)}, got {architecture!r}")
     if dtype not in ("float16", "float32"):
@@ -125,18 +128,11 @@ def _name_parameters(
     path: Path, found: list[Convolution], wanted: str | None, dtype: str
 ) -> tuple[dict[str, Array], str]:
     """Give the convolutions our names, having checked their number and every shape."""
-    from nstcore.models.vgg_layout import BLOCKS, convolutions, parameter_shapes
-
-    by_count = {sum(count for count, _ in blocks): name for name, blocks in BLOCKS.items()}
-    name = by_count.get(len(found))
-    if name is None or wanted not in (None, name):
-        expected = ", ".join(f"{count} ({by_count[count]})" for count in by_count if wanted in (None, by_count[count]))
-        if not expected:
-            raise unreadable(path, f"expects {wanted}, got a VGG of {len(found)} convolutions")
-        raise unreadable(path, f"expects this many 3 x 3 convolutions: {expected}, got {len(found)}")
-    shapes = parameter_shapes(name)
+    name = _architecture(path, found, wanted)
+    shapes = _parameter_shapes(name)
+    layers = list(dict.fromkeys(key.partition(".")[0] for key in shapes))
     arrays = {}
-    for (layer, _, _), convolution in zip(convolutions(name), found, strict=True):
+    for layer, convolution in zip(layers, found, strict=True):
         for kind, array in (("weight", convolution.weight), ("bias", convolution.bias)):
             key = f"{layer}.{kind}"
             if array.shape != shapes[key]:
@@ -144,3 +140,34 @@ def _name_parameters(
                 raise unreadable(path, rule, convolution.name)
             arrays[key] = as_floats(path, f"{convolution.name} {kind}", array, dtype)
     return arrays, name
+
+
+def _architecture(path: Path, found: list[Convolution], wanted: str | None) -> str:
+    """Which network has so many convolutions; the two AlexNets are told apart by the filters of the first one."""
+    from nstcore.models.alexnet_layout import STAGES
+    from nstcore.models.vgg_layout import BLOCKS
+
+    counts = {name: len(stages) for name, stages in STAGES.items()}
+    counts |= {name: sum(count for count, _ in blocks) for name, blocks in BLOCKS.items()}
+    fitting = [name for name, count in counts.items() if count == len(found) and wanted in (None, name)]
+    first = found[0].weight.shape if found else ()
+    same = [name for name in fitting if _parameter_shapes(name)[f"{_first(name)}.weight"] == first]
+    if fitting:
+        return (same or fitting)[0]
+    expected = ", ".join(f"{count} ({name})" for name, count in counts.items() if wanted in (None, name))
+    if not expected:
+        raise unreadable(path, f"expects {wanted}, got a network of {len(found)} convolutions")
+    raise unreadable(path, f"expects this many convolutions: {expected}, got {len(found)}")
+
+
+def _first(name: str) -> str:
+    """The name of a network's first layer."""
+    return next(iter(_parameter_shapes(name))).partition(".")[0]
+
+
+def _parameter_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    from nstcore.models import alexnet_layout, vgg_layout
+
+    if name in alexnet_layout.STAGES:
+        return alexnet_layout.parameter_shapes(name)
+    return vgg_layout.parameter_shapes(name)

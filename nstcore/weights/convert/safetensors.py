@@ -1,4 +1,4 @@
-"""VGG from `.safetensors` with torchvision's names.
+"""VGG and AlexNet from `.safetensors` with torchvision's names.
 
 The format is a length, a JSON table and raw values; it is read directly, with every bound checked.
 """

@@ -1,4 +1,4 @@
-"""VGG from a torchvision state dict: `.pth` in the zip format or the older one, without torch.
+"""VGG and AlexNet from a torchvision state dict: `.pth` in the zip format or the older one, without torch.
 
 Zip format: ``<name>/data.pkl`` is a pickle whose tensors refer to ``<name>/data/<key>``, raw storages. Older
 format: four pickles (a magic number, a protocol, facts about the system, the state dict), a fifth with the
@@ -37,13 +37,13 @@ _FEATURE = re.compile(r"features\.(\d{1,3})\.weight")
 
 
 def read(path: Path) -> Source:
-    """Read the convolutions (``features.N.weight``, OIHW) of a torchvision VGG state dict."""
+    """Read the convolutions (``features.N.weight``, OIHW) of a torchvision VGG's or AlexNet's state dict."""
     arrays = read_state_dict(path, prefix="features.")
     return Source("PyTorch state dict", from_features(path, arrays), TORCHVISION_INPUT, TORCHVISION)
 
 
 def from_features(path: Path, arrays: Mapping[str, Array]) -> list[Convolution]:
-    """Order the ``features.N`` of a torchvision VGG by N."""
+    """Order the ``features.N`` of a torchvision network by N."""
     if any(key.endswith("running_mean") for key in arrays):
         raise unreadable(path, "is a VGG with batch normalisation; take the plain vgg16 or vgg19")
     numbers = sorted(int(match[1]) for match in map(_FEATURE.fullmatch, arrays) if match)

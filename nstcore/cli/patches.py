@@ -1,0 +1,235 @@
+"""``nst patches``: the nine patches of a folder of pictures that excite each unit most."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nstcore.cli import INTERRUPTED, _pictures, _progress, print_error
+from nstcore.errors import ArgumentError, PatchIndexError
+
+FIRST_UNITS = 16
+_LISTED = 5  # broken pictures that are named; --json has more
+_CELLS = (96, 16, 400)  # default, least, most
+
+
+def patches(
+    images: Annotated[Path, typer.Argument(help="Folder of pictures.", show_default=False)],
+    layer: Annotated[
+        str, typer.Option("--layer", "--layers", help="Layers with commas between, or all: shallow to deep.")
+    ] = "all",
+    units: Annotated[
+        str | None, typer.Option(help="0:16, 3,7,100:110 or all. Default: the first 16.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="A sheet (.png, .jpg, .webp) or a page (.html).")
+    ] = Path("patches.html"),
+    show: Annotated[
+        str, typer.Option(help="patch, deconv, guided, gradient, occlusion; several with commas between.")
+    ] = "patch",
+    count: Annotated[int, typer.Option(help="Patches a unit.")] = 9,
+    several: Annotated[bool, typer.Option("--several", help="Allow several patches of one picture.")] = False,
+    size: Annotated[int, typer.Option(help="Larger pictures are shrunk to this longer side first.")] = 512,
+    cell: Annotated[int, typer.Option(help="Side of a drawn patch, in pixels.")] = _CELLS[0],
+    net: Annotated[str, typer.Option(help=f"{', '.join(_pictures.NETWORKS)}.")] = "vgg16",
+    weights: Annotated[Path | None, typer.Option(help="Weights (.npz) instead of the embedded ones.")] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="Where the pass is kept (.npz). Default: in the cache folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table of all patches as JSON.")] = False,
+) -> int:
+    """Find and draw the patches of IMAGES that excite the units of a layer most, a unit a row of nine.
+
+    One pass over the pictures finds those of all units of all layers; later calls use it again.
+
+    nst patches photos --layer conv3_2 --units 0:16 -o sheet.png
+    """
+    return _Job(images, output, count, several, size, cell, index, as_json).run(net, weights, layer, units, show)
+
+
+class _Job:
+    """One run of the command: refuse what cannot work, look at the pictures, draw."""
+
+    def __init__(
+        self, images: Path, output: Path, count: int, several: bool, size: int, cell: int, index: Path | None,
+        as_json: bool,
+    ) -> None:  # fmt: skip
+        self.images, self.output, self.count, self.several = images, output, count, several
+        self.size, self.cell, self.index, self.as_json = size, cell, index, as_json
+
+    def run(self, name: str, weights: Path | None, layer: str, units: str | None, show: str) -> int:
+        from nstcore.visualize.pictures import pictures
+        from nstcore.visualize.show import check_kinds
+
+        self._check_output()
+        kinds = check_kinds([kind.strip() for kind in show.split(",")])
+        wanted_units = None if units is None else _pictures.units("patches", units)
+        self.net = _pictures.network("patches", name, weights)
+        self.layers = _pictures.layers("patches", layer, self.net)
+        self.known = pictures(self.images, self.size)
+        chosen = self._choose(wanted_units, units is None)
+        try:
+            self.found = self._indexed()
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        self._tell_skipped()
+        with _progress.counter("drawing", self._patch_count(chosen), self.as_json) as drawn:
+            from nstcore.visualize.show import make_cells
+
+            rows = make_cells(
+                self.net, self.known, self.found, chosen, self.count, kinds, self.cell, lambda done: drawn(done, "")
+            )
+        self._write(rows, kinds)
+        if self.as_json:
+            typer.echo(json.dumps(self._table(chosen), indent=1))
+        else:
+            shown = f"{sum(map(len, chosen.values()))} units of {len(chosen)} layers, {self.found.done} pictures"
+            typer.echo(f"{self.output}: {shown}; index {self.path}")
+        return 0
+
+    def _check_output(self) -> None:
+        from nstcore.files import check_output
+        from nstcore.images import check_suffix
+
+        if self.output.suffix.lower() not in (".html", ".htm"):
+            check_suffix(self.output)
+        check_output(self.output)
+        if self.index is not None:
+            if self.index.suffix != ".npz":
+                raise ArgumentError(f"[patches] expects --index to end in .npz, got {str(self.index)!r}")
+            check_output(self.index, inputs=[self.output])
+        _, least, most = _CELLS
+        if not least <= self.cell <= most:
+            raise ArgumentError(f"[patches] expects --cell from {least} to {most}, got {self.cell}")
+
+    def _choose(self, wanted: list[int] | None, default: bool) -> dict[str, list[int]]:
+        """Units by layer; without --units the first ones, and those that a layer does not have are left out."""
+        from nstcore.visualize.network import units_of
+
+        counts = units_of(self.net, self.layers)
+        if default:
+            return {layer: list(range(min(FIRST_UNITS, units))) for layer, units in counts.items()}
+        if wanted is None:
+            return {layer: list(range(units)) for layer, units in counts.items()}
+        _pictures.check_units(wanted, counts)
+        return dict.fromkeys(counts, wanted)
+
+    def _indexed(self) -> Any:
+        """The index of the pictures, of all layers up to the highest one that is wanted; Ctrl-C keeps it."""
+        from nstcore.visualize.index import fill_index
+
+        found = self._started()
+        try:
+            with _progress.counter("looking", found.total, self.as_json, found.done) as looked:
+                return fill_index(
+                    self.net, self.known, found, self.path, lambda step: looked(step.done, _skipped(step.skipped))
+                )
+        except KeyboardInterrupt:
+            print_error(
+                f"interrupted after {found.done} of {found.total} pictures; the same command goes on from there "
+                f"(index {self.path})"
+            )
+            raise
+
+    def _started(self) -> Any:
+        """An index that was begun or finished before, or a new one."""
+        from nstcore.visualize.index import check_index, load_index, new_index
+        from nstcore.visualize.network import units_of
+        from nstcore.visualize.patches import MOST, default_layers
+
+        if not 1 <= self.count <= MOST:
+            raise ArgumentError(f"[patches] expects --count from 1 to {MOST}, got {self.count}")
+        every = list(self.net.layers)
+        below = every[: every.index(self.layers[-1]) + 1]
+        plain = default_layers(self.net, (1, 1))
+        layers = [name for name in below if name in plain or name in self.layers]
+        units = units_of(self.net, layers)
+        wanted = new_index(self.net, self.known, {name: units[name] for name in self.layers}, self.count, self.several)
+        self.path = self.index or _pictures.cached_index(
+            wanted.network, wanted.pictures, str(self.count), str(self.several)
+        )
+        if self.path.exists():
+            found = load_index(self.path)
+            try:
+                check_index(found, wanted, self.path)
+                return found
+            except PatchIndexError:
+                if self.index is not None:  # a file that the user named is not replaced
+                    raise
+        return new_index(self.net, self.known, {name: units[name] for name in layers}, self.count, self.several)
+
+    def _tell_skipped(self) -> None:
+        found = self.found
+        for name, reason in found.broken[:_LISTED]:
+            typer.echo(f"warning: skipped {name}: {reason}", err=True)
+        if found.skipped > _LISTED:
+            typer.echo(
+                f"warning: skipped {found.skipped} of {found.total} pictures in all; --json lists them", err=True
+            )
+        if found.skipped == found.total:
+            raise ArgumentError(f"[patches] none of the {found.total} pictures in {self.images} can be used")
+        for layer, note in self._notes().items():
+            if note and not self.as_json:
+                typer.echo(f"{layer}: {note}")
+
+    def _notes(self) -> dict[str, str]:
+        """Of each layer, how many pictures are smaller than what its units see."""
+        counts = {layer: self.found.small.get(layer, 0) for layer in self.layers}
+        return {
+            layer: f"{small} of {self.found.total} pictures smaller than the receptive field: used, their patches are "
+            "padded (hatched)."
+            if small
+            else ""
+            for layer, small in counts.items()
+        }
+
+    def _patch_count(self, chosen: dict[str, list[int]]) -> int:
+        return sum(len(self.found.layers[layer].table(u)[: self.count]) for layer, us in chosen.items() for u in us)
+
+    def _write(self, rows: Any, kinds: Any) -> None:
+        from nstcore.images import save
+        from nstcore.visualize import pages, show
+        from nstcore.visualize.receptive_field import fields_for
+
+        title = f"{', '.join(self.layers) if len(self.layers) < 4 else 'From shallow to deep'}: what excites the units"
+        if self.output.suffix.lower() not in (".html", ".htm"):
+            save(self.output, show.sheet(rows, kinds, self.count, self.cell, title))
+            return
+        words = (
+            f"The {self.count} patches of {self.found.done - self.found.skipped} pictures that excite each unit most, "
+            "the strongest first, each exactly what the unit sees; hatched is what lies outside of the picture."
+        )
+        fields = fields_for(self.net, self.layers, (self.size, self.size))
+        pages.write_patches(self.output, title, words, rows, fields, self._notes(), kinds, self.count)
+
+    def _table(self, chosen: dict[str, list[int]]) -> dict[str, Any]:
+        from nstcore.visualize.receptive_field import fields_for
+
+        fields = fields_for(self.net, self.layers, (self.size, self.size))
+        found = self.found
+        layers = {
+            layer: {
+                "receptive_field": list(fields[layer].size),
+                "stride": list(fields[layer].stride),
+                "pictures_smaller_than_it": found.small.get(layer, 0),
+                "units": {
+                    str(unit): [
+                        {"picture": self.known.names[row["image"]], **row}
+                        for row in found.layers[layer].table(unit)[: self.count]
+                    ]
+                    for unit in units
+                },
+            }
+            for layer, units in chosen.items()
+        }
+        return {
+            "output": str(self.output), "index": str(self.path), "pictures": found.total, "skipped": found.skipped,
+            "broken": [{"picture": name, "reason": reason} for name, reason in found.broken], "layers": layers,
+        }  # fmt: skip
+
+
+def _skipped(count: int) -> str:
+    return f"{count} skipped" if count else ""

@@ -1,0 +1,44 @@
+"""Every public function of `nst.visualize` says where it comes from, and its example is true."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+from nstcore import ops, visualize
+
+MODULES = sorted(module.name for module in pkgutil.iter_modules(visualize.__path__))
+FUNCTIONS = [name for name in visualize.__all__ if inspect.isfunction(getattr(visualize, name))]
+HELPERS = ("layer_names", "load_index", "receptive_fields")  # of which the one beside them says it
+
+
+@pytest.mark.parametrize("name", ["", *MODULES])
+def test_examples(name: str) -> None:
+    module = importlib.import_module(f"nstcore.visualize.{name}".rstrip("."))
+    result = doctest.testmod(module)
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", ["normalization", "elementwise"])
+def test_examples_of_the_ops(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(f"nstcore.ops.{name}")).failed == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - set(HELPERS)))
+def test_says_where_it_comes_from(name: str) -> None:
+    text = inspect.getdoc(getattr(visualize, name)) or ""
+    assert "Source:" in text or "(Zeiler" in text
+    assert ">>>" in text
+
+
+@pytest.mark.parametrize("name", visualize.__all__)
+def test_is_documented(name: str) -> None:
+    assert (getattr(visualize, name).__doc__ or "").strip()
+
+
+def test_relu_backward_is_exported() -> None:
+    assert ops.relu_backward is not None
