@@ -97,7 +97,14 @@ def conv2d(
     if unpooled and (min(unpooled) < 2 or current_backend() != "cpu"):
         unpooled = None
     y = apply(
-        CONV2D, (x, w, b), stride=steps, before=before, after=after, relu=rectified, winograd=winograd, unpooled=unpooled
+        CONV2D,
+        (x, w, b),
+        stride=steps,
+        before=before,
+        after=after,
+        relu=rectified,
+        winograd=winograd,
+        unpooled=unpooled,
     )
     return max_pool2d(y, 2) if pool and not unpooled else y
 

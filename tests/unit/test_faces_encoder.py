@@ -122,7 +122,7 @@ def test_facts_that_mean_nothing_are_refused(tmp_path: Path, arrays: Any, facts:
 
 
 def test_another_architecture_is_refused() -> None:
-    with pytest.raises(WeightsError, match="expects weights of face_encoder, got vgg16"):
+    with pytest.raises(WeightsError, match="expects weights of face_encoder or embedding_net, got vgg16"):
         load_encoder(weights.embedded("vgg16"))
 
 
