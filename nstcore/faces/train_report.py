@@ -42,7 +42,7 @@ def _number(value: Any) -> Any:
 
 
 def draw(history: Sequence[TrainRow]) -> NDArray[np.uint8]:
-    """A picture (540, 1440, 3): loss, active share and squared distances over the steps; beside it the errors of new people."""
+    """A picture (540, 1440, 3): loss, active share, squared distances; beside them the errors of new people."""
     if not history:
         raise ArgumentError("[plot] expects at least one step, got none")
     canvas = _chart.Raster(1440, 540)
