@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from nstcore.style.losses import content_loss, style_loss, total_variation
+from nstcore.style.result import HistoryRow, Progress, Result
 from nstcore.style.settings import Settings
-from nstcore.style.transfer import HistoryRow, Progress, Result, transfer
+from nstcore.style.transfer import transfer
 
 __all__ = [
     "HistoryRow", "Progress", "Result", "Settings", "content_loss", "style_loss", "total_variation", "transfer",
