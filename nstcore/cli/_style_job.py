@@ -48,6 +48,7 @@ class Options:
     pooling: str
     seed: int
     memory: str
+    plan: bool
     weights: Path | None
     checkpoint: Path | None
     checkpoint_every: int
@@ -85,6 +86,8 @@ class Job:
         options = self.options
         self._check_outputs()
         net = self.network()
+        if options.plan:
+            return self._plan(net)
         with terminated_as_interrupted(), _progress.bar(self.steps, quiet=options.as_json) as show:
 
             def after_step(progress: Any) -> None:
@@ -104,6 +107,19 @@ class Job:
                 self._finish(error.result)
                 raise
         return self._finish(result)
+
+    def _plan(self, net: Any) -> int:
+        """Print what the run would need."""
+        from dataclasses import asdict
+
+        from nstcore.style import plan_transfer
+
+        found = plan_transfer(
+            self.options.content, self.options.styles, net=net, max_pixels=self.options.max_pixels,
+            **{name: getattr(self.settings, name) for name in Settings.names()},
+        )  # fmt: skip
+        typer.echo(json.dumps(asdict(found), indent=2) if self.options.as_json else "\n".join(found.lines()))
+        return 0
 
     def network(self) -> Any:
         """The network, when it is not the default one."""

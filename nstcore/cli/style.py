@@ -14,7 +14,8 @@ from nstcore.style.settings import Settings
 
 _D = Settings()
 _LAYERS = "Comma-separated, each with an optional weight: conv1_1,conv4_1=0.5. Default: "
-_PARSED = ("content_layers", "style_layers", "blend")
+_PARSED = ("content_layers", "style_layers", "blend", "memory")
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def _layers_option(default: Iterable[str]) -> Any:
@@ -49,7 +50,8 @@ def style(
     average: Annotated[float, typer.Option(help="Of adam and gd: average the pictures, as 0.98.")] = _D.average,
     pooling: Annotated[str, typer.Option(help="Of the network: max or avg.")] = _D.pooling,
     seed: Annotated[int, typer.Option(help="Of the white noise.")] = _D.seed,
-    memory: Annotated[str, typer.Option(help="normal, or low: the same picture in less of it.")] = _D.memory,
+    memory: Annotated[str, typer.Option(help="normal, low (the same picture in less), or 1G: fit.")] = "normal",
+    plan: Annotated[bool, typer.Option("--plan", help="Say what memory and time it takes; no run.")] = False,
     weights: Annotated[Path | None, typer.Option(help="VGG weights (.npz) instead of the embedded VGG-16.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Save the run here (.npz), also on Ctrl-C.")] = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between two savings.")] = 50,
@@ -74,9 +76,19 @@ def _run(options: Options) -> int:
             "content_layers": _layers("--content-layers", options.content_layers),
             "style_layers": _layers("--style-layers", options.style_layers),
             "blend": _numbers("--blend", options.blend),
+            "memory": _memory(options.memory),
         }
     )
     return Job(options, settings).run()
+
+
+def _memory(text: str) -> Any:
+    """``1G``, ``800M`` or a number of bytes; names as they are."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in _UNITS else (text, "")
+    try:
+        return round(float(number) * _UNITS.get(unit, 1))
+    except (ValueError, OverflowError):
+        return text
 
 
 def _layers(option: str, text: str) -> dict[str, float]:

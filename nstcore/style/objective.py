@@ -46,10 +46,15 @@ class Texture:
         if self.masks is None:
             whole: Tensor = style_loss(a, self.grams[name])
             return whole
-        mask = self.masks[name]
-        area = float(np.sum(np.square(mask, dtype=np.float64)))
-        part: Tensor = style_loss(ops.mul(a, mask), self.grams[name]) * (self.weight * mask.size / area)
+        part: Tensor = style_loss(ops.mul(a, self.masks[name]), self.grams[name]) * self.strength(name)
         return part
+
+    def strength(self, name: str) -> float:
+        """What J_style under the mask, which falls with the square of the masked part of the area, is multiplied by."""
+        if self.masks is None:
+            return 1.0
+        mask = self.masks[name]
+        return self.weight * mask.size / float(np.sum(np.square(mask, dtype=np.float64)))
 
 
 class Objective:
@@ -76,12 +81,16 @@ class Objective:
         self.net, self.settings = net, settings
         self._content = settings.content_shares if settings.content_weight else {}
         self._style = settings.style_shares if settings.style_weight else {}
-        self._activations = net.features(content[None], list(self._content))
+        self._activations = self._content_targets(content)
         each = list(zip(styles, sources or [None] * len(styles), strict=True))
         if regions:
             self.textures = self._by_region(regions, each)
         else:
             self.textures = [Texture(self._blended_grams(content.shape, each))]
+
+    def _content_targets(self, content: Array) -> Any:
+        """The content layers of the photograph."""
+        return self.net.features(content[None], list(self._content))
 
     def _blended_grams(self, shape: tuple[int, ...], styles: Sequence[tuple[Array, Array | None]]) -> dict[str, Array]:
         """Target Gram matrix of each style layer, for a picture of this shape."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from nstcore.models.vgg import VGG
 from nstcore.style import checkpoint
 from nstcore.style.descent import optimizer_for
 from nstcore.style.objective import Objective, Terms, white_noise
+from nstcore.style.plan import Way, choose
 from nstcore.style.result import HistoryRow, Progress, Result, visible
 from nstcore.style.scene import Scene
 from nstcore.style.settings import UNTIL_STEPS, Level, Settings
 from nstcore.style.signals import Signals
+from nstcore.style.tiles import TiledObjective
 
 Array = NDArray[Any]
 
@@ -66,6 +68,7 @@ class Run:
         self._terms: dict[float, Terms] = {}  # by total, since a line search tries pictures that it does not keep
         self._signals = Signals()
         self._before = 0.0  # seconds of the run that this one continues
+        self.ways = [self._way(level) for level in reversed(levels)][::-1]  # the largest first: it is refused if any is
         small = scene.at(levels[0].size, settings.style_scale)
         self.state = self._fresh(0, _start(small, settings))
         self._kept: Array = self.state.pixels.data.copy()  # the last picture whose loss is known to be finite
@@ -125,7 +128,19 @@ class Run:
 
     def _objective(self) -> Objective:
         scene = self.scene.at(self.levels[self.state.level].size, self.settings.style_scale)
-        return Objective(self.network, scene.photo, scene.paintings, self.settings, scene.regions, scene.sources)
+        way = self.ways[self.state.level]
+        given = self.network, scene.photo, scene.paintings
+        masks = scene.regions, scene.sources
+        if way.tile is not None:
+            return TiledObjective(*given, self.settings, *masks, way.tile, way.keep_content)
+        return Objective(*given, replace(self.settings, memory="low" if way.low else "normal"), *masks)
+
+    def _way(self, level: Level) -> Way:
+        """How the costs of a size are computed within the memory that there is."""
+        final = self.scene.photo.shape
+        scale = level.size / max(final[:2])
+        shape = tuple(max(1, round(length * scale)) for length in final[:2])
+        return choose(self.network, self.settings, shape, final, [a.shape for a in self.scene.paintings])
 
     def _fresh(self, level: int, picture: Array) -> State:
         pixels = Tensor(picture[None].astype(self.network.dtype), requires_grad=True)

@@ -53,12 +53,13 @@ class Settings:
     much of the next one's; 0 takes the last picture.
     pooling: of the network, "max" or "avg" (a network that is passed has its own). seed: of the white noise.
     memory: "low" computes the first layer, the largest, once more when its gradient is due instead of keeping it: the
-    same picture, bit for bit, in less memory, a little later.
+    same picture, bit for bit, in less memory, a little later. A number of bytes makes the run fit into them, by that
+    or by tiles (see `nstcore.style.tiles`), and refuses what cannot.
     """
 
     size: int = 512
-    steps: int = 200
-    start_size: int = 128
+    steps: int = 100
+    start_size: int = 256
     until: float | None = None
     content_weight: float = 1.0
     style_weight: float = 2e-3
@@ -74,7 +75,7 @@ class Settings:
     average: float = 0.0
     pooling: Pooling = "max"
     seed: int = 0
-    memory: Memory = "normal"
+    memory: Memory | int = "normal"
 
     def __post_init__(self) -> None:
         _whole("size", self.size, SMALLEST, LARGEST)
@@ -98,7 +99,9 @@ class Settings:
         if self.average and self.optimizer == "lbfgs":
             raise ArgumentError("[style] average is for optimizer adam or gd; lbfgs keeps its best picture")
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in get_args(allowed):
+            if name == "memory" and isinstance(self.memory, int) and not isinstance(self.memory, bool):
+                _whole("memory", self.memory, 1, 2**50)
+            elif getattr(self, name) not in get_args(allowed):
                 raise ArgumentError(
                     f"[style] expects {name} to be one of {', '.join(get_args(allowed))}, got {getattr(self, name)!r}"
                 )
@@ -111,8 +114,8 @@ class Settings:
         picture at 1024 px. One closer than a fifth to `size` is left out, and so is one whose shorter side, for a
         picture of `shape`, would have fewer than `least` pixels. Each size has 0.65 times the steps of the one before.
 
-        >>> [(level.size, level.steps) for level in Settings(size=512, steps=200).levels()]
-        [(128, 200), (181, 130), (256, 85), (362, 55), (512, 36)]
+        >>> [(level.size, level.steps) for level in Settings(size=1024, steps=100).levels()]
+        [(256, 100), (362, 65), (512, 43), (724, 28), (1024, 18)]
         """
         sizes, proportion = [], min(shape[:2]) / max(shape[:2])
         for i in range(2 * int(math.log2(LARGEST))):

@@ -15,6 +15,7 @@ from nstcore.models.vgg import VGG, vgg16
 from nstcore.ops._op import whole
 from nstcore.style import checkpoint as checkpoints
 from nstcore.style import colors
+from nstcore.style.plan import Plan, predict
 from nstcore.style.result import Progress, Result
 from nstcore.style.run import Run, Saving
 from nstcore.style.scene import Scene, check_sides, narrowest, read_scene
@@ -77,6 +78,35 @@ def transfer(
         if resume is not None:
             run.restore(checkpoints.load(resume, made_with))
         return run.go()
+
+
+def plan_transfer(
+    content: Any,
+    styles: Any,
+    *,
+    net: VGG | None = None,
+    max_pixels: int = 100_000_000,
+    **options: Any,
+) -> Plan:
+    """What `transfer` would need with these pictures and options: sizes, steps, peak memory in bytes, seconds.
+
+    Reads the pictures and times a small one; nothing is painted. The memory is that of the whole process, counted array
+    by array. Raises what `transfer` raises, `ArgumentError` too where `memory` is too little, naming the least.
+
+    >>> grey = np.full((48, 64, 3), 0.5)
+    >>> found = plan_transfer(grey, grey, size=64, steps=10)
+    >>> found.levels, found.peak < 300e6
+    ([Level(size=64, steps=10)], True)
+    """
+    settings, many = settings_of(options), as_list(styles)
+    settings.blend_shares(len(many))
+    network = net or vgg16(pooling=settings.pooling)
+    network.check_layers([*settings.content_shares, *settings.style_shares])
+    scene = read_scene(content, many, settings, max_pixels=max_pixels)
+    levels = settings.levels(narrowest(scene, settings), check_sides(network, settings, scene))
+    shape, paintings = scene.photo.shape, [painting.shape for painting in scene.paintings]
+    del scene
+    return predict(network, settings, shape, paintings, levels)
 
 
 def settings_of(options: dict[str, Any]) -> Settings:

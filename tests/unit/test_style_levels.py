@@ -39,11 +39,11 @@ def painting() -> Array:
 def test_a_preview_passes_through_the_sizes_of_the_final_picture() -> None:
     preview, final = (Settings(size=size).levels() for size in (256, 1024))
     assert final[: len(preview)] == preview
-    assert [level.size for level in final] == [128, 181, 256, 362, 512, 724, 1024]
+    assert [level.size for level in final] == [256, 362, 512, 724, 1024]
     assert [level.steps for level in final] == sorted((level.steps for level in final), reverse=True)
 
 
-@pytest.mark.parametrize("size", [16, 100, 128, 129, 150, 153, 154, 300, 511, 777, 16384])
+@pytest.mark.parametrize("size", [16, 100, 256, 257, 300, 307, 308, 511, 777, 16384])
 def test_the_last_size_is_the_one_that_was_asked_for(size: int) -> None:
     sizes = [level.size for level in Settings(size=size).levels()]
     assert sizes[-1] == size
@@ -57,7 +57,7 @@ def test_one_size_alone() -> None:
 
 
 def test_sizes_at_which_a_thin_picture_has_too_few_pixels_are_left_out() -> None:
-    levels = Settings(size=512, steps=10).levels((60, 600), least=16)
+    levels = Settings(size=512, start_size=128, steps=10).levels((60, 600), least=16)
     assert [level.size for level in levels] == [181, 256, 362, 512]
     assert levels[0].steps == 10
 
