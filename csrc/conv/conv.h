@@ -10,7 +10,8 @@
 // The winograd functions give the same results, to rounding, for 3x3 kernels of stride 1 whose c and k are multiples of
 // winograd_channels. They work on tiles of edge x edge outputs, 4 or 6. pool: y is (n, p / 2, q / 2, k), the largest
 // result of each 2 x 2 window, and a bit of `positive`, still one a result, also says that it was its window's largest;
-// dy then is that small one, and its bits may not be null.
+// dy then is that small one, and its bits may not be null. Bits of an odd last row or column, in no window, are left
+// as they were.
 #pragma once
 
 #include <cstdint>

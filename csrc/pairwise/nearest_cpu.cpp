@@ -22,6 +22,7 @@ namespace {
 
 constexpr int64_t wanted_jobs = 32;                 // enough for every thread, however they finish
 constexpr int64_t fewest_points = 512;              // of one job; packing its queries must be cheap beside using them
+constexpr int64_t try_again = 8;                    // blocks after which rounding is tried once more
 constexpr int64_t packed_bytes = int64_t{1} << 19;  // of one job's queries
 
 template <class T>
@@ -254,38 +255,42 @@ struct Scan {
             set_threshold(q);
         }
     }
-    // Points [i, i + rows) of a block that begins at a and j, against one panel.
+    // Points [i, i + rows) of a block that begins at a and j, against one panel, compared as floats.
     void look(const T* a, int64_t j, int64_t i, int64_t rows, int64_t panel) const {
         constexpr int NR = Tile<T>::NR;
         const int64_t depth = queries.depth;
-        if constexpr (is_rounded<T>) {
-            const int64_t pairs = pairs_of(depth);
-            std::int32_t above[Tile<T>::MR * NR];
-            const RoundedPanel rounded{room.query_words + panel * pairs * NR, room.query_scales + panel * NR,
-                                       room.scaled_threshold + panel * NR, pairs, slack};
-            if (!rounded_rows_pass(rows, room.point_words + i * pairs, room.point_scales + i, room.scaled_level + i,
-                                   rounded, above))
-                return;
-            for (int64_t r = 0; r < rows; r++) {
-                if (!any_of(above + r * NR)) continue;
-                rows_product<T>(1, NR, a + (i + r) * depth, depth, queries.packed + panel * depth * NR, depth,
-                                room.tile, NR, false);
-                offer_row(a + (i + r) * depth, 0, i + r, j + i + r, panel, above + r * NR);
-            }
-        } else {
-            Bits<T> entering[NR];
-            if (!passes_rows(rows, a + i * depth, room.level + i, queries.packed + panel * depth * NR,
-                             room.threshold + panel * NR, depth, room.tile, entering))
-                return;
-            for (int64_t r = 0; r < rows; r++) offer_row(a + (i + r) * depth, r, i + r, j + i + r, panel, entering);
+        Bits<T> entering[NR];
+        if (!passes_rows(rows, a + i * depth, room.level + i, queries.packed + panel * depth * NR,
+                         room.threshold + panel * NR, depth, room.tile, entering))
+            return;
+        for (int64_t r = 0; r < rows; r++) offer_row(a + (i + r) * depth, r, i + r, j + i + r, panel, entering);
+    }
+    // The same, rounded first. Gives the number of rows that had to be multiplied as floats.
+    int64_t look_rounded(const T* a, int64_t j, int64_t i, int64_t rows, int64_t panel) const {
+        constexpr int NR = Tile<T>::NR;
+        const int64_t depth = queries.depth, pairs = pairs_of(depth);
+        std::int32_t above[Tile<T>::MR * NR];
+        const RoundedPanel rounded{room.query_words + panel * pairs * NR, room.query_scales + panel * NR,
+                                   room.scaled_threshold + panel * NR, pairs, slack};
+        if (!rounded_rows_pass(rows, room.point_words + i * pairs, room.point_scales + i, room.scaled_level + i,
+                               rounded, above))
+            return 0;
+        int64_t passed = 0;
+        for (int64_t r = 0; r < rows; r++) {
+            if (!any_of(above + r * NR)) continue;
+            passed++;
+            rows_product<T>(1, NR, a + (i + r) * depth, depth, queries.packed + panel * depth * NR, depth, room.tile,
+                            NR, false);
+            offer_row(a + (i + r) * depth, 0, i + r, j + i + r, panel, above + r * NR);
         }
+        return passed;
     }
     static bool any_of(const std::int32_t* lane) {
         constexpr int W = lanes<float>;
         return any(load_words(lane) | load_words(lane + W));
     }
     // What is known of a block of points before it meets a query.
-    void prepare(const T* p, int64_t points) const {
+    void prepare(const T* p, int64_t points, bool rounded) const {
         const int64_t depth = queries.depth;
         const T* a = metric == Metric::cosine ? room.unit_points : p;
         for (int64_t i = 0; i < points; i++) {
@@ -296,6 +301,7 @@ struct Scan {
             room.norms_a[i] = norm;
             room.level[i] = metric != Metric::sqeuclidean ? T(0) : usual ? norm * kept / 2 : not_a_number<T>;
             if constexpr (is_rounded<T>) {
+                if (!rounded) continue;
                 const T scale = rounding_scale(norm);
                 room.point_scales[i] = scale;
                 room.scaled_level[i] = scale > 0 ? scale * room.level[i] : not_a_number<T>;
@@ -307,10 +313,13 @@ struct Scan {
     void run(const T* p, int64_t first, int64_t last) const {
         constexpr int MR = Tile<T>::MR;
         const int64_t depth = queries.depth;
-        for (int64_t j = first; j < last; j += block_rows<T>) {
+        bool worth = true;  // rounding: where all points lie in one far corner, every row passes
+        for (int64_t j = first, block = 0; j < last; j += block_rows<T>, block++) {
+            const bool rounded = is_rounded<T> && (worth || block % try_again == 0);
+            int64_t passed = 0;
             const int64_t points = min_of(block_rows<T>, last - j);
             const T* a = metric == Metric::cosine ? room.unit_points : p + j * depth;
-            prepare(p + j * depth, points);
+            prepare(p + j * depth, points, rounded);
             refresh();
             // The next block is fetched while this one is worked on, a few cache lines a tile.
             const char* next = reinterpret_cast<const char*>(p + (j + points) * depth);
@@ -321,8 +330,15 @@ struct Scan {
                 for (int64_t i = 0; i < points; i += MR) {
                     for (const int64_t end = min_of(bytes, fetched + share); fetched < end; fetched += 64)
                         __builtin_prefetch(next + fetched, 0, 2);
-                    look(a, j, i, min_of<int64_t>(MR, points - i), panel);
+                    const int64_t rows = min_of<int64_t>(MR, points - i);
+                    if constexpr (is_rounded<T>)
+                        if (rounded) {
+                            passed += look_rounded(a, j, i, rows, panel);
+                            continue;
+                        }
+                    look(a, j, i, rows, panel);
                 }
+            if (rounded) worth = 4 * passed < points * queries.panels();
         }
         refresh();
     }

@@ -197,9 +197,11 @@ def _cpu(
     bias = None if b is None else np.ascontiguousarray(b)
     n, p, q, k = _output_shape(x.shape, w.shape, stride, before, after)
     y = empty((n, p // 2, q // 2, k) if unpooled else (n, p, q, k), x.dtype)
-    positive = (
-        empty((-(-n * p * q * k // 8),), np.uint8) if relu and any(ctx.needs) else None
-    )  # the ReLU's mask in bits
+    positive = None
+    if relu and any(ctx.needs):  # the ReLU's mask, bit by bit
+        positive = empty((-(-n * p * q * k // 8),), np.uint8)
+        if unpooled and (p % 2 or q % 2):
+            positive[...] = 0  # an odd last row or column lies in no window, and the kernel leaves its bits alone
     if winograd:
         native.conv2d_forward_winograd_cpu(x, w, bias, before, winograd, relu, unpooled, y, positive)
     else:

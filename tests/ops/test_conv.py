@@ -56,3 +56,34 @@ def test_weights_and_picture_together_have_the_gradients_of_each_alone(isa):
     nst.ops.conv2d(x, only_w, **options).sum().backward()
     assert np.array_equal(both_x.grad, only_x.grad)
     assert np.array_equal(both_w.grad, only_w.grad)
+
+
+@pytest.mark.parametrize("algorithm", ["winograd4", "winograd6"])
+@pytest.mark.parametrize("size", [(12, 18), (13, 9)])
+def test_a_pool_in_the_same_pass_is_the_pool_behind(isa, algorithm, size):
+    """Values and all three gradients; the odd row and column have none. The same bits for any number of threads."""
+    rng = np.random.default_rng(4)
+    arrays = [rng.standard_normal(shape, np.float32) for shape in ((2, *size, 16), (48, 3, 3, 16), (48,))]
+    seed = rng.standard_normal((2, size[0] // 2, size[1] // 2, 48), np.float32)
+
+    def all_of(pool: bool) -> list[np.ndarray]:
+        tensors = [nst.tensor(a, requires_grad=True) for a in arrays]
+        y = nst.ops.conv2d(*tensors, padding=1, activation="relu", algorithm=algorithm, pool=pool)
+        y = y if pool else nst.ops.max_pool2d(y, 2)
+        y.backward(seed)
+        return [y.data, *(t.grad for t in tensors)]
+
+    together, apart = all_of(True), all_of(False)
+    nst.set_num_threads(3)
+    for a, b, threaded in zip(together, apart, all_of(True), strict=True):
+        assert np.max(np.abs(a - b)) < 1e-5 * np.max(np.abs(b))
+        np.testing.assert_array_equal(a, threaded)
+
+
+def test_a_pool_in_the_same_pass_keeps_nan(isa):
+    x = np.zeros((1, 12, 12, 16), np.float32)
+    x[0, 5, 5, 3] = np.nan
+    w = np.ones((16, 3, 3, 16), np.float32)
+    y = nst.ops.conv2d(x, w, padding=1, activation="relu", algorithm="winograd4", pool=True)
+    assert np.isnan(y[0, 2, 2]).all()
+    assert np.isfinite(y[0, 5, 5]).all()

@@ -61,6 +61,27 @@ def test_tiny_and_huge_rows(isa, metric, scale):
         assert_sorted(q, p, 12, metric)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("depth", [1, 2, 7, 33, 128])
+def test_rows_of_all_lengths_among_each_other(isa, metric, depth):
+    """Each row is rounded in a scale of its own: lengths from 1e-12 to 1e12, neighbours that rounding cannot part."""
+    rng = np.random.default_rng(6)
+    p = rng.standard_normal((2500, depth)).astype(np.float32)
+    p[::3] = p[0] * (1 + 1e-5 * rng.standard_normal((834, depth)).astype(np.float32))
+    p[1::5] *= (10.0 ** rng.uniform(-12, 12, (500, 1))).astype(np.float32)
+    assert_sorted(np.concatenate([p[:40], p[1:200:5]]), p, 7, metric)
+
+
+def test_points_in_a_far_corner_that_rounding_cannot_part(isa):
+    """Every row passes, so the scan goes over to floats, then meets points that rounding rules out."""
+    rng = np.random.default_rng(8)
+    p = rng.standard_normal((6000, 16)).astype(np.float32) + np.float32(300)
+    p[3000:] -= np.float32(280)
+    for threads in (1, 3):
+        nst.set_num_threads(threads)
+        assert_sorted(p[::100] + np.float32(0.01), p, 5, "sqeuclidean")
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 2**31), st.integers(1, 70), st.integers(1, 1300), st.integers(1, 3),
