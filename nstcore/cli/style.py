@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nstcore.cli import _style_batch
 from nstcore.cli._style_job import Job, Options
 from nstcore.errors import ArgumentError
 from nstcore.style.settings import Settings
@@ -24,7 +25,7 @@ def _layers_option(default: Iterable[str]) -> Any:
 
 
 def style(
-    content: Annotated[Path, typer.Argument(help="The photograph.", show_default=False)],
+    content: Annotated[Path, typer.Argument(help="The photograph; or a folder of them.", show_default=False)],
     styles: Annotated[list[Path] | None, typer.Argument(help="One or more paintings.", show_default=False)] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Picture to write: .png, .jpg or .webp.")] = Path(
         "out.png"
@@ -79,7 +80,8 @@ def _run(options: Options) -> int:
             "memory": _memory(options.memory),
         }
     )
-    return Job(options, settings).run()
+    photos = _style_batch.photographs(options.content)
+    return Job(options, settings).run() if photos is None else _style_batch.run(options, settings, photos)
 
 
 def _memory(text: str) -> Any:
