@@ -36,7 +36,7 @@ class Picture:
     def __init__(self, image: images.Source, max_pixels: int | None = None) -> None:
         self._limit = {} if max_pixels is None else {"max_pixels": max_pixels}
         self.name = picture_name(image)
-        self._image = image
+        self._image: Any = image
         if hasattr(image, "read") and not _can_seek(image):
             try:
                 self._image = io.BytesIO(image.read())

@@ -72,7 +72,7 @@ class Content:
         return len(wanted), len(self.owners) - len(wanted)
 
     def _new_people(self, unknown: set[str], wanted: list[int]) -> set[str]:
-        """Those to be made: with a photograph to be added, or none in the file, and those into whom they were merged."""
+        """Who is made: with a photograph to be added, or none in the file; and those into whom they were merged."""
         owning, adding = set(self.owners), {self.owners[i] for i in wanted}
         into = {person.name: person.into for person in self.people}
         new: set[str] = set()

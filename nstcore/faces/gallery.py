@@ -127,7 +127,9 @@ class Gallery:
         """Keep a calibration in the file; None goes back to the encoder's. Raises `ArgumentError` for anything else."""
         if calibration is not None and not (isinstance(calibration, Calibration) and calibration.is_sound()):
             raise ArgumentError(f"[gallery] expects a calibration of finite numbers, got {calibration!r:.300}")
-        self._store.keep_calibration(None if calibration is None else json.dumps(calibration.to_json()))
+        text = None if calibration is None else json.dumps(calibration.to_json())
+        with self._store.changing() as connection:
+            self._store.keep_calibration(connection, text)
 
     # ---- photographs come in ----
 
@@ -173,7 +175,7 @@ class Gallery:
         Raises `ShapeError` for another dimension, `ArgumentError` for values that are not finite; others as `enroll`.
         """
         clean, facts = clean_name(name), Facts.checked(source, digest, about)
-        vector = self._vectors("add", [encoding] if np.ndim(encoding) == 1 else encoding, rows=1)[0]
+        vector = self._vectors("add", encoding, rows=1)[0]
         known = self._enrolled(clean, facts.digest)
         return Enrolment(known, added=False) if known else self._add(clean, vector, facts, ())
 
@@ -355,7 +357,7 @@ class Gallery:
         with self._store.changing() as connection:
             is_new = connection.execute("SELECT 1 FROM person").fetchone() is None
             if is_new and content.calibration is not None and self._store.identity()[1] is None:
-                self._store.keep_calibration(content.calibration)
+                self._store.keep_calibration(connection, content.calibration)
             return content.store(connection)
 
     # ---- inner ----
@@ -400,6 +402,8 @@ class Gallery:
             array = np.asarray(encodings)
         except ValueError as error:
             raise ShapeError(f"[{what}] expects numbers ({wanted}, {self.size}), got rows of many lengths") from error
+        if rows is not None and array.ndim == 1:
+            array = array[None]
         if array.ndim != 2 or array.shape[1] != self.size or array.dtype.kind not in "fiu":
             raise ShapeError(f"[{what}] expects numbers ({wanted}, {self.size}), got {array.dtype} {array.shape}")
         if rows is not None and len(array) != rows:

@@ -1,8 +1,8 @@
 """The file of a gallery: SQLite with a rollback journal, so that between two changes there is one file alone.
 
 A change is one transaction. Deleted bytes are overwritten with zeros (`secure_delete`), and nothing is kept in
-temporary files. A file is used only if its marks and every table are those that this module makes. SQLite keeps no sums:
-every row has one of its own here, so that a bit that flips in a name is noticed, too.
+temporary files. A file is used only if its marks and every table are those that this module makes. SQLite keeps no
+sums: every row has one of its own here, so that a bit that flips in a name is noticed, too.
 """
 
 from __future__ import annotations
@@ -161,12 +161,10 @@ class Store:
         model, digest, size, calibration = row
         return (model, digest, size), calibration
 
-    def keep_calibration(self, text: str | None) -> None:
-        """Store a calibration, or none."""
-        with self.changing() as connection:
-            (model, digest, size), _ = self.identity()
-            values = text, row_sum(model, digest, size, text)
-            connection.execute("UPDATE gallery SET calibration = ?, sum = ?", values)
+    def keep_calibration(self, connection: sqlite3.Connection, text: str | None) -> None:
+        """Store a calibration, or none, as a part of a change."""
+        identity, _ = self.identity()
+        connection.execute("UPDATE gallery SET calibration = ?, sum = ?", (text, row_sum(*identity, text)))
 
     def check(self) -> None:
         """Read every page and index; raise `GalleryError` if one is damaged."""
