@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -99,7 +100,7 @@ def test_json_of_every_command(place: Path, run: Run, monkeypatch: pytest.Monkey
     assert facts("rename", "Eileen", "E") == {"name": "E", "before": "Eileen"}
     assert facts("export", "x.npz") == {"output": "x.npz", "photos": 1}
     assert facts("import", "x.npz", "--gallery", "new.db") == {"file": "x.npz", "added": 1, "known": 0}
-    assert facts("forget", "E") == {"name": "E", "photos": 1}
+    assert facts("forget", "E", "--yes") == {"name": "E", "photos": 1}
     assert not (place / "people.db").exists()
 
 
@@ -153,12 +154,56 @@ def test_bad_input_is_one_line(place: Path, run: Run, arguments: list[str], mess
     assert message in err
 
 
-def test_file_objects_and_arrays_are_known_by_their_pixels(place: Path) -> None:
+def test_a_file_object_is_known_by_its_bytes_and_an_array_by_its_pixels(place: Path) -> None:
     with Gallery("people.db") as gallery:
+        first = gallery.enroll("Eileen", "eileen.png")
         with open("eileen.png", "rb") as file:
-            first = gallery.enroll("Eileen", file)
-        again = gallery.enroll("Eileen", load("eileen.png"))
-        assert (first.added, first.photo.source, again.added, again.photo) == (True, None, False, first.photo)
+            file.read(7)  # a picture is read from its beginning, wherever the file stands
+            again = gallery.enroll("Eileen", file)
+        in_memory = gallery.enroll("Eileen", io.BytesIO((place / "eileen.png").read_bytes()))
+        with subprocess.Popen(["cat", "eileen.png"], stdout=subprocess.PIPE) as pipe:  # can be read once only
+            assert pipe.stdout is not None
+            piped = gallery.enroll("Eileen", pipe.stdout)
+        assert first.added
+        for other in (again, in_memory, piped):
+            assert (other.added, other.photo) == (False, first.photo)
+        array = gallery.enroll("Eileen", load("eileen.png"))
+        assert (array.added, array.photo.source) == (True, None)
+        assert not gallery.enroll("Eileen", load("eileen.png")).added
+        with open("mirrored.png", "rb") as file:
+            assert gallery.enroll("Eileen", file).photo.source == "mirrored.png"
+
+
+def test_a_removed_persons_pictures_are_refused_and_nobody_answers(place: Path, run: Run) -> None:
+    run("faces", "enroll", "Eileen", "eileen.png")
+    run("faces", "remove", "Eileen")
+    code, out, err = run("faces", "enroll", "Eileen", "eileen.png")
+    assert (code, out) == (2, "people.db: 0 photographs added, 1 refused\n")
+    assert "'Eileen' has been removed; restore or forget them first" in err
+    with Gallery("people.db") as gallery:
+        (match,) = gallery.identify("eileen.png")
+    assert (match.name, match.compared) == (None, "nobody: all who are enrolled have been removed")
+
+
+def test_without_a_terminal_nobody_is_forgotten_unasked(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, picture in (("Eileen", "eileen.png"), ("E. C.", "mirrored.png")):
+        run("faces", "enroll", name, picture)
+    run("faces", "merge", "E. C.", "Eileen")
+    code, _, err = run("faces", "forget", "Eileen")
+    assert code == 2
+    assert "expects --yes where nobody can be asked" in err
+    asked: list[str] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", lambda text: bool(asked.append(text)))
+    assert run("faces", "forget", "Eileen")[0] == 1
+    assert asked == ["Delete Eileen, with E. C. merged into them, and 2 photographs from people.db for good?"]
+    assert rows(run("faces", "list")[1]) == [["Eileen", "2", "", "E. C."]]
+
+
+def test_a_refused_import_makes_no_gallery(place: Path, run: Run) -> None:
+    for file in ("cat.jpg", "absent.npz"):
+        assert run("faces", "import", file, "--gallery", "new.db")[0] == 2
+        assert not (place / "new.db").exists()
 
 
 def test_an_interrupt_keeps_what_is_enrolled(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

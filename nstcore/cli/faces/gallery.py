@@ -160,12 +160,20 @@ def forget(
 ) -> int:
     """Delete a person, with those merged into them, from the gallery's file; this cannot be taken back.
 
-    Copies, backups and exports of the file are not touched.
+    Copies, backups and exports of the file are not touched. Without a terminal to ask at, --yes is needed.
     """
+    from nstcore.errors import ArgumentError
+    from nstcore.faces.records import clean_name
+
     with open_gallery(gallery) as opened:
-        if not yes and sys.stdin.isatty():
-            count = len(opened.photos(name))
-            if not typer.confirm(f"Delete {name} and {count} photograph{_s(count)} for good?"):
+        photos = opened.photos(name)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise ArgumentError(f"[forget] expects --yes where nobody can be asked, to delete {name!r} for good")
+            others = sorted({photo.enrolled_as for photo in photos} - {clean_name(name)})
+            merged = f", with {', '.join(others)} merged into them," * bool(others)
+            count = len(photos)
+            if not typer.confirm(f"Delete {name}{merged} and {count} photograph{_s(count)} from {gallery} for good?"):
                 return 1
         count = opened.forget(name)
     say(as_json, {"name": name, "photos": count}, f"forgotten, with {count} photograph{_s(count)}")
@@ -192,8 +200,13 @@ def import_command(
     as_json: AsJson = False,
 ) -> None:
     """Add what was exported from another gallery, all of it or nothing; a gallery that does not exist is made."""
-    with open_gallery(gallery, create=True) as opened:
-        added, known = opened.load_from(file)
+    from nstcore.faces import exchange
+
+    content = exchange.read(file)  # first: a file that is no export makes no gallery
+    if not gallery.exists():
+        exchange.make(gallery, content)
+    with open_gallery(gallery) as opened:
+        added, known = opened.load_from(content)
     words = f"{added} photograph{_s(added)} added, {known} were there already"
     say(as_json, {"file": str(file), "added": added, "known": known}, f"{gallery}: {words}")
 
