@@ -164,7 +164,7 @@ def _lines(path: PathLike) -> list[str]:
     try:
         with open(path, "rb") as file:
             content = file.read(_MAX_LIST_BYTES + 1)
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
         raise ArgumentError(f"[pairs] {path}: cannot be read: {reason}") from error
