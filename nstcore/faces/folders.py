@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError, ImageError, ShapeError
 from nstcore.faces.encoder import Encoder, load_encoder
-from nstcore.faces.pairs import Pairs, all_pairs, between
+from nstcore.faces.pairs import MAX_PAIRS, Pairs, all_pairs, between, count_pairs
 from nstcore.faces.pipeline import Encoded, encode_faces
 from nstcore.files import PathLike
 
@@ -121,6 +121,19 @@ def pairs_in(
     person = np.unique(np.array(found.people, str), return_inverse=True)[1].astype(np.intp)
     points = found.encodings.astype(np.float64)
     return between(points, person, kept[:, 0], kept[:, 1], kept[:, 2]), found
+
+
+def most_pairs(folder: PathLike, listed: PathLike | None = None) -> tuple[int, int]:
+    """How many pairs of one person and of two `pairs_in` would give, were a face found in every file.
+
+    Raises what `pairs_in` raises for the folder and the list.
+    """
+    if listed is not None:
+        same = [a == b for a, _, b, _, _ in read_pairs(listed)]
+        return sum(same), len(same) - sum(same)
+    counts = np.unique([person for person, _ in people_in(folder)], return_counts=True)[1]
+    same, different = count_pairs(counts)
+    return min(same, MAX_PAIRS), min(different, MAX_PAIRS)
 
 
 def read_pairs(path: PathLike) -> list[Listed]:

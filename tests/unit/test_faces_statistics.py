@@ -226,11 +226,11 @@ def test_all_pairs_are_every_combination_once() -> None:
 
 def test_too_many_pairs_of_two_people_are_drawn_from() -> None:
     points, labels = np.arange(60.0).reshape(60, 1), np.arange(60) // 3
-    full, drawn = all_pairs(points, labels), all_pairs(points, labels, max_different=500)
+    full, drawn = all_pairs(points, labels), all_pairs(points, labels, most=500)
     assert (full.same.sum(), (~full.same).sum()) == (60, 1710)
     assert (drawn.same.sum(), (~drawn.same).sum()) == (60, 500)
     assert np.all((drawn.left == drawn.right) == drawn.same)
-    again = all_pairs(points, labels, max_different=500)
+    again = all_pairs(points, labels, most=500)
     np.testing.assert_array_equal(drawn.distances, again.distances)
     assert len({*zip(drawn.left.tolist(), drawn.right.tolist(), drawn.distances.tolist(), strict=True)}) > 450
 
