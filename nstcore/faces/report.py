@@ -66,10 +66,15 @@ def calibration_text(report: CalibrationReport) -> str:
         if report.false_accept_people is not None and report.false_accept_people[1] > (found.false_accept_rate or 1):
             lines.append("                 so that the claim may not hold for other people than these")
     if report.several:
-        lines.append("in a gallery     " + ", ".join(_enrolled(n, rate) for n, rate in report.several))
+        lines.append("in a gallery     " + ", ".join(_enrolled(n, rate) for n, rate in _some(report.several)))
         lines.append("                 of comparisons with a stranger accepted: the nearest photograph decides, and the")
         lines.append("                 claim is for one a person; with several, choose a smaller --far")
     return "\n".join(lines)
+
+
+def _some(several: tuple[tuple[int, float], ...]) -> list[tuple[int, float]]:
+    """One, two, five and the most photographs, as far as there are so many."""
+    return [(n, rate) for n, rate in several if n in (1, 2, 5, several[-1][0])]
 
 
 def _enrolled(photographs: int, rate: float) -> str:
