@@ -77,7 +77,7 @@ def load(source: Source, *, size: int | None = None, min_side: int = 1, max_pixe
 
 
 def readable(source: Source, *, max_pixels: int = MAX_PIXELS) -> FloatImage:
-    """As `load`, but a float32 array (h, w, 3) in [0, 1] is given as it is: for whoever only reads, and does not keep it.
+    """As `load`, but a float32 array (h, w, 3) in [0, 1] is given as it is: for whoever only reads it.
 
     Raises what `load` raises.
 

@@ -15,8 +15,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 def main(arguments: list[str] | None = None) -> int:
     """Run ``nst`` and return its exit code: 0, 2 for bad input, 130 after Ctrl-C; other errors of ours give 1.
 
-    141 when who reads the output has gone, as of a command that SIGPIPE ended: what it would have answered is not known
-    then, and 0 would be an answer of ``nst faces verify``. A stream that was closed from the start loses what is written.
+    141 when who reads the output has gone, as of a command that SIGPIPE ended: its answer is not known then, and 0 would
+    be one of ``nst faces verify``. A stream that was closed from the start loses what is written.
 
     ``--debug`` (or ``NSTCORE_DEBUG=1``) shows the traceback instead of one line.
     """
@@ -47,7 +47,7 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             # Descriptors are given out from the lowest: a gallery opened later must not become the standard output.
-            setattr(sys, name, open(os.devnull, mode))
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - stays open
     _escape_unknown(sys.stdout)
 
 

@@ -53,8 +53,8 @@ class OpenSet:
 def open_set(encodings: Array, person: Array, threshold: float, *, trials: int = TRIALS) -> OpenSet | None:
     """Draw half of the people who have several photographs as known, and ask about all other photographs.
 
-    encodings: float64 (n, d). person: (n,), numbers from 0. trials: how many drawings; they are always the same for people
-    and photographs in the same order.
+    encodings: float64 (n, d). person: (n,), numbers from 0. trials: how many drawings; they are always the same for
+    people and photographs in the same order.
     None where fewer than two people have several photographs.
     """
     several = np.flatnonzero(np.bincount(person) > 1)

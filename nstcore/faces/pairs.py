@@ -149,7 +149,7 @@ def _indices(order: NDArray[np.intp], members: Any, most: int) -> tuple[Array, A
 
 
 def _behind(first: Array, count: Array, numbers: Array) -> Array:
-    """Pairs of places (2, m) by their numbers, where place i makes the `count[i]` pairs with `first[i]` and following."""
+    """Pairs of places (2, m) by their numbers; place i makes the `count[i]` pairs with `first[i]` and those behind."""
     before = np.concatenate([[0], np.cumsum(count)])
     one = np.searchsorted(before, numbers, side="right") - 1
     return np.stack([one, first[one] + numbers - before[one]])

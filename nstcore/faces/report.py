@@ -67,7 +67,9 @@ def calibration_text(report: CalibrationReport) -> str:
             lines.append("                 so that the claim may not hold for other people than these")
     if report.several:
         lines.append("in a gallery     " + ", ".join(_enrolled(n, rate) for n, rate in _some(report.several)))
-        lines.append("                 of comparisons with a stranger accepted: the nearest photograph decides, and the")
+        lines.append(
+            "                 of comparisons with a stranger accepted: the nearest photograph decides, and the"
+        )
         lines.append("                 claim is for one a person; with several, choose a smaller --far")
     return "\n".join(lines)
 
@@ -164,7 +166,10 @@ def _people(found: Evaluation) -> Iterator[str]:
     rows = f"{who.known} people known by one photograph each, the others unknown; mean and deviation of {who.trials} "
     rows += "drawings"
     yield _row("identification", rows)
-    yield _row("  nearest is right", f"{who.rank1:.2%} ± {who.rank1_deviation:.2%} of {who.known_probes:.0f} photographs of known people")
+    yield _row(
+        "  nearest is right",
+        f"{who.rank1:.2%} ± {who.rank1_deviation:.2%} of {who.known_probes:.0f} photographs of known people",
+    )
     right, wrong = (f"{mean:.2%} ± {deviation:.2%}" for mean, deviation in (who.detection, who.false_alarm))
     unknown = f"{who.unknown_probes:.0f} photographs of unknown people"
     yield _row(f"  at {who.threshold:.3f}", f"{right} named rightly; {wrong} of {unknown} taken for somebody")

@@ -36,7 +36,7 @@ def several_photographs(encodings: Any, labels: Any, threshold: float) -> tuple[
     counts = np.bincount(person)
     if len(counts) < 2:
         return ()
-    stride = -(-len(points) ** 2 // MAX_DISTANCES)
+    stride = -(-(len(points) ** 2) // MAX_DISTANCES)
     probes = np.arange(0, len(points), stride)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     steps = [n for n in _STEPS if n <= counts.max()]

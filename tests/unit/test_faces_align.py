@@ -263,7 +263,7 @@ def test_sizes_and_seeds_outside_their_range_are_refused() -> None:
 
 def test_the_visible_part_is_that_of_a_white_picture() -> None:
     """Against aligning a picture of ones, for a face that the border cuts."""
-    face = Face((-60, -20, 90, 130), (TEMPLATE + [-60, -20]).astype(np.float32), 1.0)
+    face = Face((-60, -20, 90, 130), (TEMPLATE + np.array([-60, -20])).astype(np.float32), 1.0)
     white = faces.align(np.ones((140, 130, 3), np.float32), face)
     assert visible(140, 130, face) == pytest.approx(white.mean(), abs=1e-6)
     assert 0.3 < visible(140, 130, face) < 0.7

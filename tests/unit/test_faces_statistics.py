@@ -268,7 +268,7 @@ def test_many_photographs_of_few_people_take_little_memory() -> None:
 
 @pytest.mark.parametrize("labels", [["a", None, "b"], [1, None, 2], [1, "a", ("b", 2)]])
 def test_labels_that_cannot_be_told_apart_are_refused(labels: list[Any]) -> None:
-    with pytest.raises(ArgumentError, match="expects (a label for each|labels of one kind)"):
+    with pytest.raises(ArgumentError, match=r"expects (a label for each|labels of one kind)"):
         all_pairs(np.eye(3), labels)
 
 

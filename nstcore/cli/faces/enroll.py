@@ -166,9 +166,10 @@ def _check_no_path(what: list[str]) -> None:
     from_there = name.is_dir() and all(place in (path, *path.parents) for path in sources)
     if from_there and what[0] == name.name != "..":
         return
+    kind = "folder" if name.is_dir() else "file"
     raise ArgumentError(
-        f"[enroll] expects a name before its pictures, got {what[0]!r}, which is a {'folder' if name.is_dir() else 'file'}"
-        f" here; nst faces enroll NAME {' '.join(what[:3])}{' ...' * (len(what) > 3)}"
+        f"[enroll] expects a name before its pictures, got {what[0]!r}, which is a {kind} here;"
+        f" nst faces enroll NAME {' '.join(what[:3])}{' ...' * (len(what) > 3)}"
     )
 
 
