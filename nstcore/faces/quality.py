@@ -110,8 +110,8 @@ def problems(
     people, enrolled as they are and looked up shrunk or blurred (threshold 0.6). Shrunk to faces of 40, 32, 25 and 20
     pixels, the encodings moved by 0.21, 0.28, 0.36 and 0.45, and 0, 0, 0 and 7 % of the pairs of one person were taken
     for two. Blurred to a sharpness of about 0.3, 0.11, 0.05 and 0.04, they moved by 0.19, 0.33, 0.45 and 0.53, and
-    0, 0, 4 and 21 % of the pairs were. Faces turned by up to 32° (yaw) and 29° (pitch) were all recognised. The score is
-    measured in docs/guide/faces-thresholds.md: in 315 copies the lowest of a face was 0.988, the highest of anything
+    0, 0, 4 and 21 % of the pairs were. Faces turned by up to 32° (yaw) and 29° (pitch) were all recognised. The score
+    is measured in docs/guide/faces-thresholds.md: in 315 copies the lowest of a face was 0.988, the highest of anything
     else 0.986.
 
     >>> problems(Quality(size=30, sharpness=1, yaw=-60, pitch=0, roll=0, visible=1, score=1))
