@@ -15,7 +15,7 @@ from nstcore import images
 from nstcore.errors import ImageError, NoFaceError
 from nstcore.faces.encoder import Encoder
 from nstcore.faces.pipeline import encode_one, picture_name
-from nstcore.faces.quality import problems, quality
+from nstcore.faces.quality import MIN_SCORE, problems, quality
 from nstcore.faces.records import source_name
 
 _CHUNK = 1 << 20
@@ -87,7 +87,7 @@ def portrait(picture: Picture, encoder: Encoder, check_quality: bool, options: d
     pixels = picture.load()
     face, encoding = encode_one(pixels, task="enroll", name=picture.name, encoder=encoder, **options)
     found = quality(pixels, face)
-    against = problems(found)
+    against = problems(found, min_score=min(MIN_SCORE, options.get("min_score", MIN_SCORE)))
     if against and check_quality:
         raise NoFaceError(f"[enroll] {picture.name}: {'; '.join(against)} (the quality check can be switched off)")
     facts = {**face.to_json(), "quality": found.to_json()}

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from nstcore.demo import picture_path
-from nstcore.errors import NoFaceError, SeveralFacesError
+from nstcore.errors import GalleryError, NoFaceError, SeveralFacesError
 from nstcore.faces import Gallery
 from nstcore.images import load, resize, save
 
@@ -111,8 +112,10 @@ def test_a_folder_of_people_lists_what_was_refused_and_goes_on_where_it_stopped(
             shutil.copy(picture, place / "people" / person)
     (place / "people" / "Eileen" / "notes.txt").write_text("no picture")
     code, out, err = run("faces", "enroll", "people")
-    assert (code, out) == (2, "people.db: 1 photograph of 1 person added, 3 refused\n")
-    broken, cat, two = err.splitlines()
+    assert (code, out) == (2, "people.db: 1 photograph of 1 person added, 4 refused\n")
+    broken, notes, cat, two = err.splitlines()
+    assert notes.startswith("error: [image] people/Eileen/notes.txt is not a picture")
+    (place / "people" / "Eileen" / "notes.txt").unlink()
     assert broken.startswith("error: [image] people/Eileen/broken.jpg")
     assert cat.startswith("error: [enroll] people/nobody/cat.jpg: expects one face, found none")
     assert two.startswith("error: [enroll] people/pair/two.png: expects one face, found 2, from the largest: (")
@@ -120,6 +123,56 @@ def test_a_folder_of_people_lists_what_was_refused_and_goes_on_where_it_stopped(
     code, out, _ = run("faces", "enroll", "people")
     assert (code, out) == (2, "people.db: 1 photograph of 1 person added, 1 already there, 3 refused\n")
     assert run("faces", "list")[1] == "Eileen\t2\t\t\n"
+
+
+def test_every_file_of_a_folder_is_tried_and_what_is_not_is_said(place: Path, run: Run) -> None:
+    (place / "people" / "Eileen" / "older").mkdir(parents=True)
+    shutil.copy("eileen.png", "people/Eileen/picture-without-a-suffix")
+    shutil.copy("mirrored.png", "people/Eileen/mirrored.jfif")
+    shutil.copy("eileen.png", "people/Eileen/.hidden.png")
+    shutil.copy("eileen.png", "people/loose.png")
+    code, out, err = run("faces", "enroll", "people")
+    assert (code, out) == (2, "people.db: 2 photographs of 1 person added, 2 not tried\n")
+    assert [line.split("; ")[0] for line in err.splitlines()] == [
+        "error: [enroll] not tried: people/Eileen/older",
+        "error: [enroll] not tried: people/loose.png",
+    ]
+    facts = json.loads(run("faces", "enroll", "people", "--json")[1])
+    assert (facts["known"], facts["not_tried"]) == (2, ["people/Eileen/older", "people/loose.png"])
+
+
+def test_a_folder_is_not_taken_for_a_name(place: Path, run: Run) -> None:
+    for person, file in (("Eileen", "eileen.png"), ("other", "mirrored.png")):
+        (place / "people" / person).mkdir(parents=True)
+        shutil.copy(file, place / "people" / person)
+    for arguments in (["people/Eileen", "people/other"], ["eileen.png", "mirrored.png"], ["people", "eileen.png"]):
+        code, _, err = run("faces", "enroll", *arguments)
+        assert (code, "expects a name before its pictures" in err) == (2, True)
+    assert not (place / "people.db").exists()
+    os.chdir("people")
+    assert run("faces", "enroll", "Eileen", "Eileen/eileen.png")[0] == 0  # the pictures are those of that folder
+
+
+def test_a_gallery_that_fails_in_the_middle_keeps_the_report(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enroll = Gallery.enroll
+
+    def full(gallery: Gallery, name: str, path: Path, **options: Any) -> Any:
+        if path.name == "mirrored.png":
+            raise GalleryError("[gallery] people.db: the disk is full") from sqlite3.OperationalError("full")
+        return enroll(gallery, name, path, **options)
+
+    monkeypatch.setattr(Gallery, "enroll", full)
+    files = ("cat.jpg", "eileen.png", "mirrored.png", "two.png")
+    code, out, err = run("faces", "enroll", "Eileen", *files)
+    words = "1 photograph of 1 person added, 1 refused, stopped by the gallery, 2 left"
+    assert (code, out) == (2, f"people.db: {words}\n")
+    assert "cat.jpg" in err
+    assert err.endswith("error: [gallery] people.db: the disk is full\n")
+    code, out, _ = run("faces", "enroll", "Eileen", *files, "--json")
+    facts = json.loads(out)
+    assert (code, facts["known"], facts["left"], facts["error"]) == (2, 1, 2, "[gallery] people.db: the disk is full")
 
 
 def test_the_quality_gate_can_be_switched_off(place: Path, run: Run) -> None:
@@ -227,7 +280,7 @@ def test_a_terminal_shows_a_table_and_names_as_they_are(place: Path, run: Run) -
     run("faces", "enroll", "[red]Eileen[/red]", "eileen.png")
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "nstcore.cli", "faces", "list"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
     subprocess.run(command, stdout=slave, check=True, timeout=60, env=environment)
     os.close(slave)
     shown = os.read(master, 10_000).decode()

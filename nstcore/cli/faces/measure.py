@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nstcore._text import printable
 from nstcore.cli import _progress
 from nstcore.cli.faces import options as of
 from nstcore.cli.faces.gallery import DEFAULT, AsJson, GalleryPath, open_gallery
@@ -49,12 +50,13 @@ def calibrate(
     """Fit threshold and probability to photographs whose people are known, and keep them in the gallery.
 
     A rate that so few pairs cannot show is refused: at 95 %, 1 in 1000 takes 2,995 pairs of two people. The gallery is
-    made where there is none. A calibration holds for faces that are encoded with the same --flip and --jitter.
+    made where there is none. A calibration holds for faces that are encoded with the same --flip and --jitter. A folder
+    also shows how much more often a person with several photographs is taken for a stranger.
     """
     from nstcore.faces import report
     from nstcore.faces._statistics import check_rate
-    from nstcore.faces.calibrate import calibrate_pairs
-    from nstcore.faces.folders import pairs_in
+    from nstcore.faces.calibrate import calibrate_pairs, check_numbers, with_several
+    from nstcore.faces.folders import most_pairs, pairs_in
 
     if reset:
         _reset(gallery, folder is not None or pairs is not None, as_json)
@@ -63,12 +65,15 @@ def calibrate(
     rate = {"false_accept_rate": check_rate("calibrate", "--far", far)}
     rate["confidence"] = check_rate("calibrate", "--confidence", confidence)
     how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
+    check_numbers(*most_pairs(root, pairs), rate["false_accept_rate"], rate["confidence"])  # before the work
     chosen = _encoder(gallery, dry_run, encoder)
     with _bar("encoding", as_json) as progress:
         found, photographs = pairs_in(root, pairs, encoder=chosen, progress=progress, **how)
     source = f"{len(photographs.paths)} photographs of {found.people} people in {root.name or 'a folder'}"
     source += "".join(f", {key} {value}" for key, value in how.items() if key in ("flip", "jitter") and value)
     result = calibrate_pairs(found, source=source, **rate)
+    if pairs is None:
+        result = with_several(result, photographs.encodings, photographs.people)
     if not dry_run:  # a new gallery is made for something that can be kept, not for a refusal
         with open_gallery(gallery, create=True, encoder=encoder) as opened:
             opened.set_calibration(result.calibration)
@@ -77,14 +82,18 @@ def calibrate(
         typer.echo(json.dumps(facts, indent=2))
         return
     typer.echo("\n".join([report.calibration_text(result), *report.failures(photographs)]))
-    typer.echo("nothing was stored" if dry_run else f"stored in {gallery}")
+    typer.echo("nothing was stored" if dry_run else printable(f"stored in {gallery}"))
 
 
 def evaluate(
+    context: typer.Context,
     folder: Folder = None,
     pairs: PairsFile = None,
     gallery: Annotated[
-        Path | None, typer.Option("--gallery", "-g", help="Judge this gallery's threshold; default: the encoder's own.")
+        Path | None,
+        typer.Option(
+            "--gallery", "-g", envvar="NSTCORE_GALLERY", help="Judge this gallery's threshold; default: the encoder's."
+        ),
     ] = None,
     threshold: of.Threshold = None,
     ways: Annotated[
@@ -119,10 +128,11 @@ def evaluate(
     root = _root("evaluate", folder, pairs)
     if plot is not None:
         report.check_plot(plot)
-        files.check_output(plot, inputs=[] if pairs is None else [pairs])
+        inputs = [path for path in (pairs, gallery) if path is not None]
+        files.check_output(plot, inputs=[*inputs, *root.glob("*/*")])
     chosen = load_encoder(encoder)
     calibration = chosen.calibration
-    if gallery is not None:
+    if gallery is not None and (gallery.exists() or _is_named(context)):
         with open_gallery(gallery, encoder=encoder) as opened:
             calibration, chosen = opened.calibration, opened.encoder
     if threshold is not None:
@@ -147,7 +157,7 @@ def evaluate(
         words = [] if shot is None else ["", str(shot)]
         typer.echo("\n".join([report.text(result), *words, *report.failures(photographs)]))
         if plot is not None:
-            typer.echo(f"drawn in {plot}")
+            typer.echo(printable(f"drawn in {plot}"))
 
 
 def _encoder(gallery: Path, dry_run: bool, encoder: Path | None) -> Encoder:
@@ -163,6 +173,12 @@ def _encoder(gallery: Path, dry_run: bool, encoder: Path | None) -> Encoder:
     return load_encoder(encoder)
 
 
+def _is_named(context: typer.Context) -> bool:
+    """Whether the gallery stands in the command, where one that does not exist is a mistake."""
+    source = context.get_parameter_source("gallery")
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _root(task: str, folder: Path | None, pairs: Path | None) -> Path:
     if folder is None and pairs is None:
         raise ArgumentError(f"[{task}] expects a folder with a folder a person, or --pairs, got neither")
@@ -176,7 +192,7 @@ def _reset(gallery: Path, more: bool, as_json: bool) -> None:
         opened.set_calibration(None)
         own = opened.calibration
     facts = {"gallery": str(gallery), "calibration": own.to_json()}
-    words = f"{gallery}: the encoder's own calibration again, threshold {own.threshold:.3f}"
+    words = printable(f"{gallery}: the encoder's own calibration again, threshold {own.threshold:.3f}")
     typer.echo(json.dumps(facts, indent=2) if as_json else words)
 
 
