@@ -106,7 +106,8 @@ def test_the_halo_is_what_a_place_sees(nets: dict[str, models.VGG]) -> None:
     ((_, a),) = net.walk(x, ["conv5_1"])
     a[:, 6].sum().backward()
     assert x.grad is not None
-    (rows,) = np.nonzero(np.abs(x.grad).sum((0, 2, 3)))
+    seen = np.abs(x.grad).max((0, 2, 3))
+    (rows,) = np.nonzero(seen > 1e-12 * seen.max())  # Winograd tiles leave rounding errors beyond
     assert 96 - 58 <= rows.min() < 96 <= rows.max() < 112 + 58
     assert halo(net, ["conv5_1"]) == 64
     assert halo(net, ["conv5_3"]) == 128
