@@ -105,7 +105,7 @@ def _defaults(folder: Path, content: Any, style: Any, settings: Settings) -> tup
     from nstcore.images import save
     from nstcore.style import transfer
 
-    with _progress.bar(settings.steps, label="defaults") as show:
+    with _progress.bar(sum(level.steps for level in settings.levels()), label="defaults") as show:
         result = transfer(
             content, style, size=settings.size, steps=settings.steps, callback=lambda progress: show(progress.row)
         )
