@@ -52,6 +52,7 @@ def quality(image: images.Source, face: Face) -> Quality:
     """
     picture = images.readable(image)
     chip = align(picture, face)
+    height, width = picture.shape[:2]
     yaw, pitch, roll = pose(face)
     return Quality(
         size=min(face.width, face.height),
@@ -59,7 +60,7 @@ def quality(image: images.Source, face: Face) -> Quality:
         yaw=yaw,
         pitch=pitch,
         roll=roll,
-        visible=visible(*picture.shape[:2], face),
+        visible=visible(height, width, face),
         score=face.score,
     )
 

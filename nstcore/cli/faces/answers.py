@@ -58,8 +58,8 @@ def verify(
             if not is_file or (wanted and _is_somebody(opened, who)):
                 answer = _verify_person(opened, who, picture, is_file, threshold=threshold, **how)
             else:
-                judge = {"encoder": opened.encoder, "calibration": opened.calibration}
-                answer = faces.verify(who, picture, threshold, **judge, **how)
+                judge, by = opened.encoder, opened.calibration
+                answer = faces.verify(who, picture, threshold, encoder=judge, calibration=by, **how)
     else:
         answer = faces.verify(who, picture, threshold, encoder=faces.load_encoder(encoder), **how)
     if as_json:

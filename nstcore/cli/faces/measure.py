@@ -18,7 +18,7 @@ from nstcore.cli.faces.gallery import DEFAULT, AsJson, GalleryPath, open_gallery
 from nstcore.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from nstcore.faces import Encoder
+    from nstcore.faces import Calibration, Encoder
     from nstcore.faces.folders import Photographs, Progress
 
 Folder = Annotated[
@@ -116,8 +116,6 @@ def evaluate(
     """
     from nstcore import files
     from nstcore.faces import report
-    from nstcore.faces.decide import chosen_threshold
-    from nstcore.faces.encoder import load_encoder
     from nstcore.faces.evaluate import evaluate as run
     from nstcore.faces.evaluate import evaluate_pairs
     from nstcore.faces.folders import pairs_in
@@ -130,16 +128,7 @@ def evaluate(
         report.check_plot(plot)
         inputs = [path for path in (pairs, gallery) if path is not None]
         files.check_output(plot, inputs=[*inputs, *root.glob("*/*")])
-    chosen = load_encoder(encoder)
-    calibration = chosen.calibration
-    if gallery is not None and (gallery.exists() or _is_named(context)):
-        with open_gallery(gallery, encoder=encoder) as opened:
-            calibration, chosen = opened.calibration, opened.encoder
-    if threshold is not None:
-        from dataclasses import replace
-
-        limit = chosen_threshold(calibration, threshold)
-        calibration = replace(calibration, threshold=limit, calibrated=False)
+    calibration, chosen = _judged(context, gallery, encoder, threshold)
     how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
     with _bar("encoding", as_json) as progress:
         found, photographs = pairs_in(root, pairs, encoder=chosen, progress=progress, **how)
@@ -158,6 +147,26 @@ def evaluate(
         typer.echo("\n".join([report.text(result), *words, *report.failures(photographs)]))
         if plot is not None:
             typer.echo(printable(f"drawn in {plot}"))
+
+
+def _judged(
+    context: typer.Context, gallery: Path | None, encoder: Path | None, threshold: float | None
+) -> tuple[Calibration, Encoder]:
+    """What is to be evaluated: the calibration and encoder of the gallery, if there is one, with the threshold wanted."""
+    from dataclasses import replace
+
+    from nstcore.faces.decide import chosen_threshold
+    from nstcore.faces.encoder import load_encoder
+
+    chosen = load_encoder(encoder)
+    calibration = chosen.calibration
+    if gallery is not None and (gallery.exists() or _is_named(context)):
+        with open_gallery(gallery, encoder=encoder) as opened:
+            calibration, chosen = opened.calibration, opened.encoder
+    if threshold is None:
+        return calibration, chosen
+    limit = chosen_threshold(calibration, threshold)
+    return replace(calibration, threshold=limit, calibrated=False), chosen
 
 
 def _encoder(gallery: Path, dry_run: bool, encoder: Path | None) -> Encoder:
