@@ -170,10 +170,12 @@ def test_a_closed_output_leaves_the_answer(place: Path) -> None:
 
 
 def test_names_that_the_output_cannot_show_are_escaped(place: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    with Gallery("people.db") as gallery:
+        gallery.rename("Zoë [x]", "Łucja")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "latin-1"}
     command = [sys.executable, "-m", "nstcore.cli", "faces", "list"]
     done = subprocess.run(command, capture_output=True, env=environment)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"Zo\\xeb [x]\t1\t\t\n", b"")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\\u0141ucja\t1\t\t\n", b"")
 
 
 @pytest.mark.parametrize("error", [MemoryError, RuntimeError("a fault of ours")])
@@ -275,7 +277,7 @@ def test_on_a_terminal_it_reads_well(place: Path) -> None:
     shown = in_a_terminal("faces", "identify", "a.png", "cat.png")
     assert "…" not in shown
     head, *table, note = shown.splitlines()
-    assert head.split() == ["picture", "face", "who", "distance", "margin", "probability", "compared", "with"]
+    assert head.split() == ["picture", "face", "who", "distance", "margin", "probability", "nearest"]
     values = r"a\.png +1 +Zoë \[x\] +0\.000 +\+0\.560 +>99\.9% +Zoë \[x\] \(1"
     assert re.match(values, table[0].strip()), table
     assert table[-1].split() == ["cat.png", "none"]

@@ -176,7 +176,7 @@ def _show(found: list[tuple[Path, list[Match]]]) -> None:
             if not matches:
                 typer.echo(tabbed([str(path), *[""] * 11]))
         return
-    header = ("picture", "face", "who", "distance", "margin", "probability", "compared with")
+    header = ("picture", "face", "who", "distance", "margin", "probability", "nearest")
     rows = []
     for path, matches in found:
         if not matches:
