@@ -152,7 +152,7 @@ def evaluate(
 def _judged(
     context: typer.Context, gallery: Path | None, encoder: Path | None, threshold: float | None
 ) -> tuple[Calibration, Encoder]:
-    """What is to be evaluated: the calibration and encoder of the gallery, if there is one, with the threshold wanted."""
+    """What is to be evaluated: the calibration and encoder of the gallery, if there is one, at the wanted threshold."""
     from dataclasses import replace
 
     from nstcore.faces.decide import chosen_threshold
