@@ -26,7 +26,7 @@ def demo(
     photo: Annotated[str, typer.Option(help="chelsea, coffee, rocket or astronaut.")] = "chelsea",
     painting: Annotated[str, typer.Option(help="swirl, autumn, mosaic or woodcut.")] = "swirl",
     size: Annotated[int, typer.Option(help="Longer side of the picture at the defaults.")] = 384,
-    steps: Annotated[int, typer.Option(help="Steps of the run at the defaults.")] = 150,
+    steps: Annotated[int, typer.Option(help="Steps of the run at the defaults, at its smallest size.")] = 80,
 ) -> int:
     """Paint a photograph that comes with the package, twice, and make a page of it.
 
