@@ -259,13 +259,6 @@ def test_forgetting_leaves_no_trace(tmp_path: Path) -> None:
         assert len(gallery.people()) == 120
 
 
-def test_what_a_rename_leaves_behind_is_overwritten(path: Path) -> None:
-    with opened(path) as gallery:
-        gallery.add("Temporary Oldname", np.zeros(SIZE))
-        gallery.rename("Temporary Oldname", "x")
-    assert b"Oldname" not in path.read_bytes()
-
-
 def test_a_forgetting_during_another_ones_writing_is_not_taken_for_done(path: Path) -> None:
     """One process writes the file anew; meanwhile another one deletes somebody, and is killed before it does."""
     with opened(path) as first, opened(path) as second:
