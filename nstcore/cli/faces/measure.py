@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -136,10 +137,7 @@ def evaluate(
         with open_gallery(gallery, encoder=encoder) as opened:
             calibration, chosen = opened.calibration, opened.encoder
     if threshold is not None:
-        from dataclasses import replace
-
-        limit = chosen_threshold(calibration, threshold)
-        calibration = replace(calibration, threshold=limit, calibrated=False)
+        calibration = replace(calibration, threshold=chosen_threshold(calibration, threshold), calibrated=False)
     how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
     with _bar("encoding", as_json) as progress:
         found, photographs = pairs_in(root, pairs, encoder=chosen, progress=progress, **how)
