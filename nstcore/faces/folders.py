@@ -129,9 +129,9 @@ def most_pairs(folder: PathLike, listed: PathLike | None = None) -> tuple[int, i
     Raises what `pairs_in` raises for the folder and the list.
     """
     if listed is not None:
-        same = [a == b for a, _, b, _, _ in read_pairs(listed)]
-        return sum(same), len(same) - sum(same)
-    counts = np.unique([person for person, _ in people_in(folder)], return_counts=True)[1]
+        kinds = [a == b for a, _, b, _, _ in read_pairs(listed)]
+        return sum(kinds), len(kinds) - sum(kinds)
+    counts = np.unique(np.array([person for person, _ in people_in(folder)]), return_counts=True)[1]
     same, different = count_pairs(counts)
     return min(same, MAX_PAIRS), min(different, MAX_PAIRS)
 

@@ -59,7 +59,7 @@ def quality(image: images.Source, face: Face) -> Quality:
         yaw=yaw,
         pitch=pitch,
         roll=roll,
-        visible=visible(*picture.shape[:2], face),
+        visible=visible(picture.shape[0], picture.shape[1], face),
         score=face.score,
     )
 
