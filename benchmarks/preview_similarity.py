@@ -1,4 +1,4 @@
-"""How much a small preview looks like the large picture: python benchmarks/preview_similarity.py photo.jpg painting.jpg.
+"""How much a small preview looks like the large picture: benchmarks/preview_similarity.py photo.jpg painting.jpg.
 
 Paints the pair at two sizes from coarse to fine, as is the default, and at each size alone, and prints the structural
 similarity (Wang et al., IEEE TIP 2004, on brightness, windows of 7 x 7) of the large picture, shrunk, with the preview.
