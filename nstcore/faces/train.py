@@ -79,7 +79,7 @@ def train_encoder(
     at the validation people and at the end. resume: such a file to continue, with the same photographs and choices.
     callback: gets the `TrainRow` of each step. progress: see `read_folder`. choices: the fields of `TrainSettings`.
 
-    Ctrl-C ends the run and keeps what was reached. The default threshold of the encoder is that of the highest balanced
+    Ctrl-C ends the run and keeps what was reached, always a whole step. The default threshold of the encoder is that of the highest balanced
     accuracy on the validation people.
     Raises `ArgumentError`, `ShapeError`, `ImageError`, `WeightsError`, and `NonFiniteError`, whose ``result`` is what
     was reached before.
@@ -149,11 +149,12 @@ class _Run:
             self._resume(resume)
         stopped = "steps"
         try:
-            while self.trainer.steps < self.settings.steps:
-                if self._worn_out():
-                    stopped = "patience"
-                    break
-                self._step()
+            with self.trainer.signals:
+                while self.trainer.steps < self.settings.steps:
+                    if self._worn_out():
+                        stopped = "patience"
+                        break
+                    self._step()
         except KeyboardInterrupt:
             stopped = "interrupted"
         except NonFiniteError as error:
@@ -162,16 +163,18 @@ class _Run:
         return self._finish(stopped)
 
     def _step(self) -> None:
-        row = self.trainer.step()
-        last = row.step == self.settings.steps
-        if row.step % self.settings.evaluate_every == 0 or last:
-            found = self._look()
-            if found:
-                row = replace(row, eer=found.eer, auc=found.auc, one_shot=found.one_shot, threshold=found.threshold)
-                self.trainer.rows[-1] = row
-                self._judge(found, row.step)
-            if self.checkpoint is not None:
-                self._save()
+        """A step with all that belongs to it: a run that is interrupted and resumed has looked as often as another."""
+        with self.trainer.signals.hold():
+            row = self.trainer.step()
+            last = row.step == self.settings.steps
+            if row.step % self.settings.evaluate_every == 0 or last:
+                found = self._look()
+                if found:
+                    row = replace(row, eer=found.eer, auc=found.auc, one_shot=found.one_shot, threshold=found.threshold)
+                    self.trainer.rows[-1] = row
+                    self._judge(found, row.step)
+                if self.checkpoint is not None:
+                    self._save()
         if self.callback:
             self.callback(row)
 

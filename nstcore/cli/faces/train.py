@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nstcore.cli import INTERRUPTED, print_error
+from nstcore.cli import _stop, print_error
 from nstcore.errors import ArgumentError, NonFiniteError
 
 _COLUMNS = ("step", "loss", "active", "d² one", "d² two", "gradient", "EER", "one-shot", "threshold", "s")
@@ -58,7 +58,7 @@ def train(
 
     nst faces train photos/ -o encoder.npz
 
-    Ctrl-C ends the run and writes what was reached (exit code 130).
+    Ctrl-C ends the run and writes what was reached (exit code 130); so does SIGTERM (143).
     """
     if from_scratch + fine_tune + (start is not None) > 1:
         raise ArgumentError("[train] expects one of --from-scratch, --fine-tune and --from, got several")
@@ -80,7 +80,10 @@ def train(
         if error.result is not None:
             _finish(error.result, output, history, plot, as_json)
         raise
-    return _finish(trained, output, history, plot, as_json)
+    code = _finish(trained, output, history, plot, as_json)
+    if trained.stopped == "interrupted" and trained.history and checkpoint is not None and not as_json:
+        typer.echo(f"to continue, give the same command with --resume {checkpoint}")
+    return code
 
 
 def _check_outputs(outputs: list[Path], plot: Path | None, inputs: list[Path]) -> None:
@@ -113,7 +116,7 @@ def _finish(trained: Any, output: Path, history: Path | None, plot: Path | None,
         for line in report.notices(trained):
             print_error(line) if line == report.COLLAPSED else typer.echo(line)
         typer.echo(f"{output}: {report.sentence(trained)}" if written else f"{output}: nothing was written")
-    return INTERRUPTED if trained.stopped == "interrupted" else 0
+    return _stop.code() if trained.stopped == "interrupted" else 0
 
 
 Show = Callable[[Any], None]
