@@ -15,8 +15,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run ``nst`` and return its exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM; other errors of ours
-    give 1.
+    """Run ``nst`` and return its exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM; else 1.
 
     141 when the reader of the output has gone, as if SIGPIPE had ended it: its answer is not known then, and 0 would
     be one of ``nst faces verify``. A stream that was closed from the start loses what is written.

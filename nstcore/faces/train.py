@@ -79,8 +79,8 @@ def train_encoder(
     at the validation people and at the end. resume: such a file to continue, with the same photographs and choices.
     callback: gets the `TrainRow` of each step. progress: see `read_folder`. choices: the fields of `TrainSettings`.
 
-    Ctrl-C ends the run and keeps what was reached, always a whole step. The default threshold of the encoder is that of the highest balanced
-    accuracy on the validation people.
+    Ctrl-C ends the run between two steps and keeps what was reached. The default threshold of the encoder is that of
+    the highest balanced accuracy on the validation people.
     Raises `ArgumentError`, `ShapeError`, `ImageError`, `WeightsError`, and `NonFiniteError`, whose ``result`` is what
     was reached before.
     """
