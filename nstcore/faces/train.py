@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nstcore import weights
 from nstcore.backend.memory import reuse
 from nstcore.errors import ArgumentError, NonFiniteError
 from nstcore.faces.align import CHIP
@@ -47,12 +48,20 @@ class Trained:
     negatives_only: int
     head: VerificationHead | None = None
 
-    def save(self, path: str | Path) -> None:
-        """Write the encoder; it states its norm, architecture, chip size, default threshold and how it was trained."""
+    def save(self, path: str | Path, head: str | Path | None = None) -> None:
+        """Write the encoder; it states its norm, architecture, chip size, default threshold and how it was trained.
+
+        head: where the head of the logistic loss is written, with the digest of this encoder, for `Gallery.set_head`.
+        """
+        if head is not None and self.head is None:
+            raise ArgumentError(f"[train] the {self.settings.loss} loss trains no head that could be written")
         facts = {"settings": self.settings.to_json(), "best_step": self.best_step, "stopped": self.stopped}
         if self.scores:
             facts["validation"] = self.scores.to_json()
         self.net.save(path, source="trained by nst faces train", training=facts)
+        if head is not None and self.head is not None:
+            self.head.encoder = weights.load(path).arrays_digest
+            self.head.save(head, training=facts)
 
 
 def train_encoder(

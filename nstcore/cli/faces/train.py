@@ -48,6 +48,7 @@ def train(
     size: Annotated[int, typer.Option(min=1, help="Numbers in an encoding, from scratch.")] = 128,
     side: Annotated[int, typer.Option(help="Pixels of a chip, from scratch; a multiple of 16.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
+    head: Annotated[Path | None, typer.Option(help="Write the head of --loss logistic: .npz")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Write the state here at every look.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run of this state, bit for bit.")] = None,
     history: Annotated[Path | None, typer.Option(help="Write every step: .csv")] = None,
@@ -62,7 +63,9 @@ def train(
     """
     if from_scratch + fine_tune + (start is not None) > 1:
         raise ArgumentError("[train] expects one of --from-scratch, --fine-tune and --from, got several")
-    outputs = [p for p in (output, checkpoint, history, plot) if p is not None]
+    if head is not None and loss != "logistic":
+        raise ArgumentError(f"[train] expects --head with --loss logistic, which trains one, got {loss}")
+    outputs = [p for p in (output, head, checkpoint, history, plot) if p is not None]
     _check_outputs(outputs, plot, [p for p in (start, resume) if p is not None and p != checkpoint])
     origin: str | Path = "fine-tune" if fine_tune else start if start is not None else "scratch"
     options: dict[str, Any] = {
@@ -78,9 +81,9 @@ def train(
             trained = train_encoder(folder, callback=show, progress=reading, **options)
     except NonFiniteError as error:
         if error.result is not None:
-            _finish(error.result, output, history, plot, as_json)
+            _finish(error.result, output, head, history, plot, as_json)
         raise
-    code = _finish(trained, output, history, plot, as_json)
+    code = _finish(trained, output, head, history, plot, as_json)
     if trained.stopped == "interrupted" and trained.history and checkpoint is not None and not as_json:
         typer.echo(f"to continue, give the same command with --resume {checkpoint}")
     return code
@@ -91,20 +94,24 @@ def _check_outputs(outputs: list[Path], plot: Path | None, inputs: list[Path]) -
     from nstcore.images import check_suffix
 
     if len({os.path.realpath(p) for p in outputs}) != len(outputs):
-        raise ArgumentError("[train] expects different files for -o, --checkpoint, --history and --plot, got one twice")
+        raise ArgumentError(
+            "[train] expects different files for -o, --head, --checkpoint, --history and --plot, got one twice"
+        )
     if plot is not None:
         check_suffix(plot)
     for path in outputs:
         check_output(path, inputs=inputs)
 
 
-def _finish(trained: Any, output: Path, history: Path | None, plot: Path | None, as_json: bool) -> int:
+def _finish(
+    trained: Any, output: Path, head: Path | None, history: Path | None, plot: Path | None, as_json: bool
+) -> int:
     from nstcore import images
     from nstcore.faces import train_report as report
 
     facts = report.summary(trained)
     if trained.history:  # an untrained network is no result, and must not replace an earlier one
-        trained.save(output)
+        trained.save(output, head)
         if history:
             report.write_csv(history, trained.history)
         if plot:
