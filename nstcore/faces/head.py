@@ -22,6 +22,7 @@ FORMS = ("absolute", "chi2")
 ARCHITECTURE = "verification_head"
 EPS = 1e-8  # beside which a chi-squared denominator is none
 DECAY = 1e-3  # of the weight that all numbers share: what separates pairs fully would grow without end
+_STILL = 1e-9  # of the loss: a step that changes less is the last one
 _MOST_NAME = 200  # characters of a digest
 
 
@@ -120,9 +121,10 @@ class VerificationHead(Module):
         phi = self._phi(z[first], z[second])
         phi = np.concatenate([phi, phi.sum(1, keepdims=True)], axis=1)
         centre, spread = phi.mean(0), np.maximum(phi.std(0), 1e-12)
+        spread[:-1] *= math.sqrt(max(1.0, decay))  # what is held tightly moves less: all directions are alike steep
         x = Tensor((phi - centre) / spread)
         share = np.where(y, 0.5 / ones, 0.5 / (len(y) - ones))
-        pull = 0.5 * np.append(np.full(self.size, decay), DECAY)[:, None]
+        pull = 0.5 * np.append(np.full(self.size, min(decay, 1.0)), DECAY)[:, None]
         w, b = Tensor(np.zeros((self.size + 1, 1)), True), Tensor(np.zeros(1), True)
         optimizer = optim.LBFGS([w, b])
 
@@ -133,7 +135,11 @@ class VerificationHead(Module):
             total.backward()
             return float(total)
 
-        values = [optimizer.step(closure) for _ in range(max(1, steps))]
+        values: list[float] = []
+        while len(values) < max(1, steps):
+            values.append(optimizer.step(closure))
+            if len(values) > 1 and abs(values[-2] - values[-1]) <= _STILL * abs(values[-1]):
+                break
         scaled = w.data[:, 0] / spread
         self.weight.data = (scaled[:-1] + scaled[-1])[:, None].astype(self.weight.dtype)
         self.bias.data = (b.data - centre @ scaled).astype(self.bias.dtype)

@@ -194,7 +194,7 @@ def evaluate(
 def _judged(
     context: typer.Context, gallery: Path | None, encoder: Path | None, threshold: float | None
 ) -> tuple[Calibration, Encoder, VerificationHead | None]:
-    """What is to be evaluated: calibration, encoder and head of the gallery, if there is one; the wanted threshold."""
+    """What is to be evaluated: the gallery's calibration, encoder and head, or the encoder's own; that threshold."""
     from dataclasses import replace
 
     from nstcore.faces.decide import chosen_threshold
