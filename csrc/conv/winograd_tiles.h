@@ -267,38 +267,33 @@ void tile_out(const WinogradJob<T>& job, const TilePlace& at, const T* m, int64_
           : write_tile<T, Edge, false>(job, at, m, k0, channels, stream);
 }
 
-// C[R][NR] (+)= V[R][depth] U[depth][NR] for R tiles of a group; its rows are ldc apart.
-template <class T, int R>
+// C[R][NR] (+)= V[R][depth] U[depth][NR] for R tiles of a group; its rows are ldc apart. Vectors: 1 where there are no
+// more output channels than in a vector, half of NR.
+template <class T, int R, int Vectors>
 inline void group_product(const T* v, const T* u, int64_t depth, T* c, int64_t ldc, bool accumulate) {
     constexpr int W = Tile<T>::W, NR = Tile<T>::NR, MR = Tile<T>::MR, L = line<T>, ahead = 4;
-    Vec<T> c0[R], c1[R];
-    for (int r = 0; r < R; r++) {
-        c0[r] = accumulate ? load(c + r * ldc) : Vec<T>{};
-        c1[r] = accumulate ? load(c + r * ldc + W) : Vec<T>{};
-    }
+    Vec<T> sums[Vectors][R];
+    for (int j = 0; j < Vectors; j++)
+        for (int r = 0; r < R; r++) sums[j][r] = accumulate ? load(c + r * ldc + j * W) : Vec<T>{};
     for (int64_t k = 0; k < depth; k += L, v += MR * L) {
         for (int r = 0; r < R; r++) __builtin_prefetch(v + (ahead * MR + r) * L);
 #pragma GCC unroll 4
         for (int i = 0; i < L; i++, u += NR) {
-            const Vec<T> u0 = load(u), u1 = load(u + W);
-            for (int r = 0; r < R; r++) {
-                const T s = v[r * L + i];
-                c0[r] += s * u0;
-                c1[r] += s * u1;
-            }
+            Vec<T> of[Vectors];
+            for (int j = 0; j < Vectors; j++) of[j] = load(u + j * W);
+            for (int r = 0; r < R; r++)
+                for (int j = 0; j < Vectors; j++) sums[j][r] += v[r * L + i] * of[j];
         }
     }
-    for (int r = 0; r < R; r++) {
-        store(c + r * ldc, c0[r]);
-        store(c + r * ldc + W, c1[r]);
-    }
+    for (int r = 0; r < R; r++)
+        for (int j = 0; j < Vectors; j++) store(c + r * ldc + j * W, sums[j][r]);
 }
 
-template <class T, int R = Tile<T>::MR>
+template <class T, int Vectors, int R = Tile<T>::MR>
 inline void group_rows(int64_t rows, const T* v, const T* u, int64_t depth, T* c, int64_t ldc, bool accumulate) {
     if constexpr (R > 0) {
-        if (rows == R) group_product<T, R>(v, u, depth, c, ldc, accumulate);
-        else group_rows<T, R - 1>(rows, v, u, depth, c, ldc, accumulate);
+        if (rows == R) group_product<T, R, Vectors>(v, u, depth, c, ldc, accumulate);
+        else group_rows<T, Vectors, R - 1>(rows, v, u, depth, c, ldc, accumulate);
     }
 }
 
