@@ -92,7 +92,7 @@ def test_a_pool_in_the_same_pass_keeps_nan(isa):
 @pytest.mark.parametrize("element", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(2, 37, 33, 48, 80), (1, 8, 9, 16, 16), (3, 6, 3, 32, 144)])
 def test_weight_gradients_by_tiles_agree_with_the_direct_sum(isa, element, shape):
-    """Several groups of tiles, tiles that are done in several parts, blocks of channels and filters that are not full."""
+    """Several groups of tiles, tiles done in several parts, blocks of channels and filters that are not full."""
     n, h, w, c, k = shape
     rng = np.random.default_rng(5)
     x, weights = rng.standard_normal((n, h, w, c)).astype(element), rng.standard_normal((k, 3, 3, c)).astype(element)
