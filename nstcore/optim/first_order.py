@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor
-from nstcore.backend.memory import empty
 from nstcore.optim.optimizer import Closure, Optimizer, State, fraction, not_negative, positive
+
+Array = NDArray[Any]
+
+
+@contextmanager
+def _in_place(p: Tensor) -> Iterator[tuple[Array, Array]]:
+    """The gradient and the values of `p` as the kernels take them; a parameter that does not lie so is written back."""
+    kind = p.dtype.newbyteorder("=")
+    theta = np.ascontiguousarray(p.data, kind)
+    yield np.ascontiguousarray(p.grad, kind), theta
+    if theta is not p.data:
+        p.data[...] = theta
 
 
 class SGD(Optimizer):
@@ -33,20 +46,19 @@ class SGD(Optimizer):
         self.learning_rate = positive("SGD", "learning_rate", learning_rate)
         self.momentum = fraction("SGD", "momentum", momentum)
         self.weight_decay, self.nesterov = not_negative("SGD", "weight_decay", weight_decay), nesterov
-        self._velocity = [np.zeros_like(p.data) for p in self.parameters]
+        self._velocity = [np.zeros(p.shape, p.dtype.newbyteorder("=")) for p in self.parameters]
 
     def step(self, closure: Closure) -> float:
         """Take one step; parameters without a gradient stay as they are."""
+        from nstcore.backend.cpu import native
+
         self.zero_grad()
         loss = closure()
         for p, v in zip(self.parameters, self._velocity, strict=True):
             if p.grad is None:
                 continue
-            slope = p.grad if not self.weight_decay else p.grad + np.asarray(self.weight_decay, p.dtype) * p.data
-            v *= self.momentum
-            v += slope
-            ahead = slope + np.asarray(self.momentum, p.dtype) * v if self.nesterov else v
-            p.data -= np.multiply(ahead, np.asarray(self.learning_rate, p.dtype), out=empty(p.shape, p.dtype))
+            with _in_place(p) as (slope, theta):
+                native.sgd_step(slope, self.momentum, self.learning_rate, self.weight_decay, self.nesterov, v, theta)
         return loss
 
     def state_dict(self) -> State:
@@ -81,11 +93,13 @@ class Adam(Optimizer):
         self.betas = fraction("Adam", "betas[0]", betas[0]), fraction("Adam", "betas[1]", betas[1])
         self.eps = positive("Adam", "eps", eps)
         self._steps = 0
-        self._mean = [np.zeros_like(p.data) for p in self.parameters]
-        self._square = [np.zeros_like(p.data) for p in self.parameters]
+        self._mean = [np.zeros(p.shape, p.dtype.newbyteorder("=")) for p in self.parameters]
+        self._square = [np.zeros(p.shape, p.dtype.newbyteorder("=")) for p in self.parameters]
 
     def step(self, closure: Closure) -> float:
         """Take one step; parameters without a gradient stay as they are."""
+        from nstcore.backend.cpu import native
+
         self.zero_grad()
         loss = closure()
         self._steps += 1
@@ -95,25 +109,14 @@ class Adam(Optimizer):
         for p, m, v in zip(self.parameters, self._mean, self._square, strict=True):
             if p.grad is None:
                 continue
-            slope = self._decayed(p)
-            change, root = empty(p.shape, p.dtype), empty(p.shape, p.dtype)
-            np.subtract(slope, m, out=change)
-            change *= 1 - b1
-            m += change
-            np.multiply(slope, slope, out=change)
-            change -= v
-            change *= 1 - b2
-            v += change
-            np.sqrt(v, out=root)
-            root += eps
-            np.multiply(m, rate, out=change)
-            change /= root
-            p.data -= change
+            decay, keep = self._decay(p)
+            with _in_place(p) as (slope, theta):
+                native.adam_step(slope, 1 - b1, 1 - b2, rate, eps, decay, keep, m, v, theta)
         return loss
 
-    def _decayed(self, p: Tensor) -> Any:
-        """The gradient with the weight decay in it."""
-        return p.grad + np.asarray(self.weight_decay, p.dtype) * p.data if self.weight_decay else p.grad
+    def _decay(self, p: Tensor) -> tuple[float, float]:
+        """How much of the parameter its gradient gets, and how much of it stays before the step."""
+        return self.weight_decay, 1.0
 
     def state_dict(self) -> State:
         """Step count and both moments."""
@@ -145,7 +148,5 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(parameters, learning_rate, betas, eps, weight_decay)
 
-    def _decayed(self, p: Tensor) -> Any:
-        if self.weight_decay and p.ndim > 1:
-            p.data *= np.asarray(1 - self.learning_rate * self.weight_decay, p.dtype)
-        return p.grad
+    def _decay(self, p: Tensor) -> tuple[float, float]:
+        return 0.0, 1 - self.learning_rate * self.weight_decay if p.ndim > 1 else 1.0

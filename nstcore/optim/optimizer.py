@@ -53,7 +53,10 @@ class Optimizer:
 
     def _restored(self, state: Mapping[str, Any], name: str) -> list[NDArray[Any]]:
         """Copies of the arrays ``name.0``, ``name.1`` … of `state`, one of each parameter's shape, in its type."""
-        return [self._entry(state, f"{name}.{i}", p.shape).astype(p.dtype) for i, p in enumerate(self.parameters)]
+        return [
+            np.array(self._entry(state, f"{name}.{i}", p.shape), p.dtype.newbyteorder("="), order="C")
+            for i, p in enumerate(self.parameters)
+        ]
 
     def _entry(self, state: Mapping[str, Any], key: str, shape: tuple[int, ...] = ()) -> NDArray[Any]:
         """One entry of `state` as an array of `shape`."""
