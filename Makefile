@@ -11,10 +11,10 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 INSTALL := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" NSTCORE_BUILD_DIR="$(CURDIR)/$(VENV)/native" \
            $(PIP) install --no-build-isolation --editable
 BUILD_NEEDS := $(shell sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d ,)
-NATIVE := $(shell find csrc python -type f) CMakeLists.txt setup.py pyproject.toml
+NATIVE := $(shell find csrc python -type f -not -name '*.cu' -not -name '*.cuh') CMakeLists.txt setup.py pyproject.toml
 # Two test processes share the machine; threads of theirs that wait must not spin.
 ONE_THREAD := NSTCORE_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
-CPP := $(shell find csrc python -name '*.cpp' -o -name '*.h')
+CPP := $(shell find csrc python tests/cuda_on_cpu -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' Makefile

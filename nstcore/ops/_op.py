@@ -38,7 +38,7 @@ class Kernel:
     forward: Callable[..., Any]
     backward: Callable[..., tuple[Array | None, ...]] | None
     symbols: tuple[str, ...] = ()
-    add_backward: Callable[..., None] | None = None
+    add_backward: Callable[..., object] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class Op:
     reference: Kernel
     cases: tuple[Case, ...]
     cpu: Kernel | None = None
+    cuda: Kernel | None = None
     dtypes: tuple[str, ...] = FLOATS
     tolerance: Tolerance = field(default_factory=Tolerance)
     gradient: bool = True
@@ -102,8 +103,12 @@ class Op:
         return (case.tolerance or self.tolerance)[dtype]
 
     def kernel(self, backend: str) -> Kernel:
-        """The implementation for `backend`; operations without native kernels use their reference everywhere."""
-        return self.cpu if backend == "cpu" and self.cpu is not None else self.reference
+        """The implementation for `backend`; operations without native kernels use their reference everywhere.
+
+        On a device the reference runs through CuPy, which takes NumPy's functions.
+        """
+        native = {"cpu": self.cpu, "cuda": self.cuda, "cuda-on-cpu": self.cuda}.get(backend)
+        return self.reference if native is None else native
 
 
 OPS: dict[str, Op] = {}

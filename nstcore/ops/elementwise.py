@@ -9,6 +9,7 @@ import numpy as np
 
 from nstcore.autograd.engine import NUMERIC, Context, apply
 from nstcore.autograd.tensor import Tensor
+from nstcore.backend.arrays import as_array
 from nstcore.errors import ArgumentError, DTypeError, ShapeError
 from nstcore.ops._op import FLOATS, Array, Case, Kernel, Op, register
 
@@ -29,7 +30,7 @@ def operand(x: Any, like: Any) -> Any:
     """`x` as a tensor or array; a number, or an array without axes, takes the float type of `like`, if it has one."""
     if isinstance(x, Tensor):
         return x
-    array = np.asarray(x)
+    array = as_array(x)
     like_type = getattr(like, "dtype", None)
     if array.ndim == 0 and array.dtype.kind in NUMERIC and like_type is not None and like_type.kind == "f":
         return array.astype(like_type)
@@ -94,7 +95,7 @@ def _unary(forward: Callable[[Array], Array], derivative: Callable[[Array], Arra
     """A kernel for a function of one array, from its derivative as a function of its "input" or its "result"."""
 
     def run(ctx: Context, x: Array) -> Array:
-        y = np.asarray(forward(x), dtype=x.dtype)
+        y: Array = as_array(forward(x), x.dtype)
         ctx.save(x if of == "input" else y)
         return y
 
@@ -204,7 +205,8 @@ def _zero_where(condition: Array, value: Array) -> Array:
 def _power_kernel() -> Kernel:
     def run(ctx: Context, x: Array, exponent: float) -> Array:
         ctx.save(x)
-        return np.asarray(x**exponent, dtype=x.dtype)
+        y: Array = as_array(x**exponent, x.dtype)
+        return y
 
     def back(ctx: Context, grad: Array, exponent: float) -> tuple[Array | None, ...]:
         (x,) = ctx.saved()

@@ -1,0 +1,37 @@
+"""Parametrisation from the records of ops that have CUDA kernels: a test asks for any of `op`, `case` and `dtype`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from cuda_on_cpu import build
+from cuda_on_cpu import cupy_stand_in as cupy
+
+from nstcore.ops import OPS
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    wanted = [name for name in ("op", "case", "dtype") if name in metafunc.fixturenames]
+    rows = {}
+    for op in OPS.values():
+        for case in op.cases if op.cuda and "case" in wanted else (None,):
+            for dtype in op.dtypes if "dtype" in wanted else (None,):
+                values = {"op": op, "case": case, "dtype": dtype}
+                shown = [op.name, case and case.label, dtype]
+                if op.cuda:
+                    rows["-".join(part for part in shown if part)] = [values[name] for name in wanted]
+    if wanted:
+        metafunc.parametrize(wanted, list(rows.values()), ids=list(rows))
+
+
+@pytest.fixture(autouse=True)
+def _emulator(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The checked build; tests that need the emulator are skipped where it cannot be."""
+    if request.node.get_closest_marker("no_emulator") is None:
+        if build.compiler() is None:
+            pytest.skip("g++ is not installed")
+        if not build.supported():
+            pytest.skip("the emulator runs on Linux on x86-64")
+    with cupy.using(mode="checked"):
+        yield
