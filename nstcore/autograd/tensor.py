@@ -204,7 +204,7 @@ class Tensor:
 def _deliver(leaf: Tensor, grad: NDArray[Any], owned: bool) -> None:
     """Add `grad` to a leaf's gradient; a copy, unless nobody else holds it (one may be that of several tensors)."""
     if leaf.grad is None:
-        is_array = isinstance(grad, np.ndarray) or on_device(grad)  # and no scalar of NumPy
+        is_array = on_device(grad) or isinstance(grad, np.ndarray)  # and no scalar of NumPy
         given = owned and is_array and grad.dtype == leaf.dtype
         leaf.grad = grad if given else copied(grad, leaf.dtype)
     else:

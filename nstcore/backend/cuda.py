@@ -115,11 +115,12 @@ class Family:
 
     name: str
     launches: Mapping[str, Launch]
+    folder: str = ""  # where it is not named as the file is
 
     @property
     def path(self) -> Path:
         """Its source."""
-        return sources() / self.name / f"{self.name}_cuda.cu"
+        return sources() / (self.folder or self.name) / f"{self.name}_cuda.cu"
 
     def run(self, kernel: str, like: Any, sizes: Sizes, *arguments: Any) -> None:
         """Launch `kernel` for a task of these sizes on the current stream.

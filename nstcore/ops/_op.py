@@ -81,7 +81,8 @@ class Op:
 
     `signature` names the axes of inputs and result, such as ``"n h w c, k r s c, k -> n p q k"``; a leading ``...``
     means any axes, and ``[k]`` an input that may be left out. `flops` and `traffic` take the input shapes and
-    parameters and give multiply-adds counted twice, and bytes an element type of one byte would move.
+    parameters and give multiply-adds counted twice, and bytes an element type of one byte would move. `cuda_cases` are
+    sizes around the tiles and blocks of the CUDA kernels, which the others do not reach; they run on those alone.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Op:
     cases: tuple[Case, ...]
     cpu: Kernel | None = None
     cuda: Kernel | None = None
+    cuda_cases: tuple[Case, ...] = ()
     dtypes: tuple[str, ...] = FLOATS
     tolerance: Tolerance = field(default_factory=Tolerance)
     gradient: bool = True

@@ -190,6 +190,8 @@ SHAPES = (
     ("several images", (3, 25, 24, 8)),
     ("no images", (0, 4, 4, 3)),
 )
+# More than a tile of channels (64) and a slice of pixels (1024), of several images, and multiples of neither.
+LARGER = ("several of all", (2, 29, 37, 67))
 GRAM = register(
     Op(
         "gram",
@@ -204,6 +206,7 @@ GRAM = register(
             ("gram_forward_parts_cuda", "gram_forward_sum_cuda", "gram_backward_cuda"),
             _cuda_add_back,
         ),
+        cuda_cases=(Case(LARGER[0], (LARGER[1],)),),
         tolerance=Tolerance(float32=2e-6, float64=1e-14),
         flops=lambda x: 1.0 * x[0] * x[1] * x[2] * x[3] * (x[3] + 1),
         traffic=lambda x: x[0] * (x[1] * x[2] * x[3] + x[3] ** 2),
@@ -224,6 +227,7 @@ STYLE_LOSS = register(
             ("style_loss_forward_sum_cuda", "style_loss_forward_total_cuda"),
             _style_cuda_add_back,
         ),
+        cuda_cases=(Case(LARGER[0], (LARGER[1], (2, 67, 67))),),
         tolerance=Tolerance(float32=4e-6, float64=1e-14),
         flops=lambda x, _: 1.0 * x[0] * x[1] * x[2] * x[3] * (x[3] + 1),
         traffic=lambda x, _: x[0] * (x[1] * x[2] * x[3] + 2 * x[3] ** 2),

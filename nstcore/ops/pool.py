@@ -304,6 +304,11 @@ CASES = (
     Case("no images", ((0, 4, 4, 3),), {"size": 2}, _spread),
     Case("no channels", ((1, 4, 4, 0),), {"size": 2}, _spread),
 )
+# More than a block of the columns' channels (256), before and after.
+LARGER = (
+    Case("several blocks", ((2, 9, 35, 17),), {"size": 3, "stride": 2, "padding": 1}, _spread),
+    Case("several blocks, more than 256 taps", ((1, 20, 41, 13),), {"size": 17, "stride": 1}, _spread),
+)
 MAX_POOL2D = register(
     Op(
         "max_pool2d",
@@ -322,6 +327,7 @@ MAX_POOL2D = register(
                 "max_pool2d_backward_wide_cuda",
             ),
         ),
+        cuda_cases=LARGER,
         tolerance=Tolerance(float32=1e-6, float64=1e-15),
         flops=_flops("max_pool2d"),
         traffic=_traffic("max_pool2d"),
@@ -349,6 +355,7 @@ AVG_POOL2D = register(
         ),
         cpu=Kernel(_avg_cpu, _avg_cpu_back, ("avg_pool2d_forward_cpu", "avg_pool2d_backward_cpu")),
         cuda=Kernel(_avg_cuda, _avg_cuda_back, ("avg_pool2d_forward_cuda", "avg_pool2d_backward_cuda")),
+        cuda_cases=LARGER,
         tolerance=Tolerance(float32=1e-6, float64=2e-15),
         flops=_flops("avg_pool2d"),
         traffic=_traffic("avg_pool2d"),

@@ -8,14 +8,23 @@ import pytest
 from cuda_on_cpu import build
 from cuda_on_cpu import cupy_stand_in as cupy
 
-from nstcore.ops import OPS
+from nstcore.ops import OPS, Case, Op
+
+
+def cases(op: Op) -> list[Case]:
+    """The cases of an op; of those that differ only in the algorithm, which the CUDA kernels have one of, the first."""
+    different = {}
+    for case in (*op.cases, *op.cuda_cases):
+        params = {name: value for name, value in case.params.items() if name != "algorithm"}
+        different.setdefault((case.shapes, repr(params), case.draw), case)
+    return list(different.values())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     wanted = [name for name in ("op", "case", "dtype") if name in metafunc.fixturenames]
     rows = {}
     for op in OPS.values():
-        for case in op.cases if op.cuda and "case" in wanted else (None,):
+        for case in cases(op) if op.cuda and "case" in wanted else (None,):
             for dtype in op.dtypes if "dtype" in wanted else (None,):
                 values = {"op": op, "case": case, "dtype": dtype}
                 shown = [op.name, case and case.label, dtype]
