@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from nstcore.errors import ArgumentError
 
@@ -34,6 +35,17 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _active.reset(token)
+
+
+def moved(x: Any, backend: str) -> Any:
+    """The array `x` where `backend` computes: on its device, or in the host's memory; itself if it is there."""
+    from nstcore.backend.arrays import to_host
+
+    if not _check(backend).startswith("cuda"):
+        return to_host(x)
+    from nstcore.backend.cuda import to_device
+
+    return to_device(backend, x)
 
 
 def why_no_cuda() -> str:

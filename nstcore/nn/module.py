@@ -12,6 +12,8 @@ from numpy.typing import DTypeLike, NDArray
 from nstcore import weights
 from nstcore.autograd import Tensor
 from nstcore.autograd.engine import NUMERIC
+from nstcore.backend import moved
+from nstcore.backend.arrays import beside, to_host
 from nstcore.errors import DTypeError, WeightsError
 
 Array = NDArray[Any]
@@ -46,14 +48,24 @@ class Module:
             p.requires_grad = False
         return self
 
+    def to(self, backend: str) -> Module:
+        """Move the parameters where `backend` wants them, so that no op has to; returns the module itself.
+
+        backend: "cuda", "cuda-on-cpu", or "cpu" for the host's memory. Forgets the gradients.
+        Raises `BackendUnavailable`, `ArgumentError` for an unknown name.
+        """
+        for p in self.parameters():
+            p.data, p.grad = moved(p.data, backend), None
+        return self
+
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
         for p in self.parameters():
             p.grad = None
 
     def state_dict(self) -> dict[str, Array]:
-        """The parameters' arrays (not copies) by name."""
-        return {name: p.data for name, p in self.named_parameters()}
+        """The parameters' arrays (not copies, but of those on a device) by name."""
+        return {name: to_host(p.data) for name, p in self.named_parameters()}
 
     def load_state_dict(self, arrays: Mapping[str, Array], source: str = "the given arrays") -> None:
         """Copy `arrays` into the parameters, which keep their element type; nothing changes when one does not fit.
@@ -66,7 +78,7 @@ class Module:
             if problem:
                 raise WeightsError(f"[weights] {source}: {name} {problem}; is it the file of another network?")
         for name, p in own.items():
-            p.data = np.array(arrays[name], dtype=p.dtype)
+            p.data = beside(np.array(to_host(arrays[name]), dtype=p.dtype), p.data)
 
     def save(self, path: str | Path, **meta: Any) -> None:
         """Write the parameters to an ``.npz`` with their digests; `meta` is stored beside them."""

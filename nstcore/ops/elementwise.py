@@ -199,7 +199,7 @@ def _stable_sigmoid(x: Array) -> Array:
 
 
 def _zero_where(condition: Array, value: Array) -> Array:
-    return np.where(condition, np.zeros((), value.dtype), value)
+    return np.where(condition, value.dtype.type(0), value)
 
 
 def _power_kernel() -> Kernel:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nstcore.autograd import Tensor
-from nstcore.backend.memory import empty
+from nstcore.backend.arrays import empty_beside
 from nstcore.optim.optimizer import Closure, Optimizer, State, fraction, positive
 
 
@@ -35,7 +35,7 @@ class SGD(Optimizer):
                 continue
             v *= self.momentum
             v += p.grad
-            p.data -= np.multiply(v, np.asarray(self.learning_rate, p.dtype), out=empty(p.shape, p.dtype))
+            p.data -= np.multiply(v, p.dtype.type(self.learning_rate), out=empty_beside(p.data))
         return loss
 
     def state_dict(self) -> State:
@@ -82,7 +82,7 @@ class Adam(Optimizer):
         for p, m, v in zip(self.parameters, self._mean, self._square, strict=True):
             if p.grad is None:
                 continue
-            change, root = empty(p.shape, p.dtype), empty(p.shape, p.dtype)
+            change, root = empty_beside(p.data), empty_beside(p.data)
             np.subtract(p.grad, m, out=change)
             change *= 1 - b1
             m += change

@@ -71,6 +71,8 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct one.")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **more: Any) -> Any:
+        if method not in ("__call__", "outer"):
+            return NotImplemented  # CuPy knows no other
         return _on_host(getattr(ufunc, method), inputs, more)
 
     def __array_function__(self, function: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:

@@ -1,4 +1,7 @@
-"""Parametrisation from the records of ops that have CUDA kernels: a test asks for any of `op`, `case` and `dtype`."""
+"""Parametrisation from the records of ops: a test asks for any of `op`, `case` and `dtype`.
+
+Ops that have CUDA kernels, or those that `selects` in the module of the test takes.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,14 @@ def cases(op: Op) -> list[Case]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     wanted = [name for name in ("op", "case", "dtype") if name in metafunc.fixturenames]
+    selects = getattr(metafunc.module, "selects", lambda op: op.cuda is not None)
     rows = {}
-    for op in OPS.values():
-        for case in cases(op) if op.cuda and "case" in wanted else (None,):
+    for op in filter(selects, OPS.values()):
+        for case in cases(op) if "case" in wanted else (None,):
             for dtype in op.dtypes if "dtype" in wanted else (None,):
                 values = {"op": op, "case": case, "dtype": dtype}
                 shown = [op.name, case and case.label, dtype]
-                if op.cuda:
-                    rows["-".join(part for part in shown if part)] = [values[name] for name in wanted]
+                rows["-".join(part for part in shown if part)] = [values[name] for name in wanted]
     if wanted:
         metafunc.parametrize(wanted, list(rows.values()), ids=list(rows))
 
