@@ -21,14 +21,15 @@ __device__ __forceinline__ void weighted_differences(TileMemory& memory, const r
             held[i][j] = row < rows && column < depth ? own[static_cast<offset_t>(row) * depth + column] : real(0);
         }
     real sum[tile_share][tile_share] = {};
-    tile_sum<weights_along, Contiguous::rows>(
-        memory, 0, others,
-        [&](int row, int k) { return row0 + row < rows && k < others ? weight(row0 + row, k) : real(0); },
-        [&](int column, int k) {
-            return column0 + column < depth && k < others ? other[static_cast<offset_t>(k) * depth + column0 + column]
-                                                          : real(0);
-        },
-        [&](real part, real w, real b, int i, int j) { return part + w * (held[i][j] - b); }, sum);
+    const auto weight_of = [&](int row, int k) {
+        return row0 + row < rows && k < others ? weight(row0 + row, k) : real(0);
+    };
+    const auto column_of = [&](int column, int k) {
+        if (column0 + column >= depth || k >= others) return real(0);
+        return other[static_cast<offset_t>(k) * depth + column0 + column];
+    };
+    const auto term = [&](real part, real w, real b, int i, int j) { return part + w * (held[i][j] - b); };
+    tile_sum<weights_along, Contiguous::rows>(memory, 0, others, weight_of, column_of, term, sum);
     store_tile(sum, rows - row0, depth - column0, [&](int row, int column, real v) {
         store(static_cast<offset_t>(row0 + row) * depth + column0 + column, v);
     });

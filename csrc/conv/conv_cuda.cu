@@ -61,14 +61,14 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
     const int row0 = static_cast<int>(blockIdx.x) * tile_side, filter0 = static_cast<int>(blockIdx.y) * tile_side;
     const int rows = d.positions(), depth = d.depth();
     real sum[tile_share][tile_share] = {};
-    tile_sum<Contiguous::depth, Contiguous::depth>(
-        memory, 0, depth,
-        [&](int row, int at) { return row0 + row < rows && at < depth ? tap_of_x(d, x, row0 + row, at) : real(0); },
-        [&](int filter, int at) {
-            return filter0 + filter < k && at < depth ? weights[static_cast<offset_t>(filter0 + filter) * depth + at]
-                                                      : real(0);
-        },
-        Product(), sum);
+    const auto tap = [&](int row, int at) {
+        return row0 + row < rows && at < depth ? tap_of_x(d, x, row0 + row, at) : real(0);
+    };
+    const auto weight = [&](int filter, int at) {
+        if (filter0 + filter >= k || at >= depth) return real(0);
+        return weights[static_cast<offset_t>(filter0 + filter) * depth + at];
+    };
+    tile_sum<Contiguous::depth, Contiguous::depth>(memory, 0, depth, tap, weight, Product(), sum);
     store_tile(sum, rows - row0, k - filter0, [&](int row, int filter, real v) {
         const offset_t at = static_cast<offset_t>(row0 + row) * k + filter0 + filter;
         if (bias) v += bias[filter0 + filter];
@@ -88,16 +88,14 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
     const int row0 = static_cast<int>(blockIdx.x) * tile_side, channel0 = static_cast<int>(blockIdx.y) * tile_side;
     const int rows = d.pixels(), depth = r * s * k;
     real sum[tile_share][tile_share] = {};
-    tile_sum<Contiguous::depth, Contiguous::rows>(
-        memory, 0, depth,
-        [&](int row, int at) {
-            return row0 + row < rows && at < depth ? tap_of_dy(d, slope, row0 + row, at) : real(0);
-        },
-        [&](int channel, int at) {
-            if (channel0 + channel >= c || at >= depth) return real(0);
-            return weights[(static_cast<offset_t>(at % k) * (r * s) + at / k) * c + channel0 + channel];
-        },
-        Product(), sum);
+    const auto tap = [&](int row, int at) {
+        return row0 + row < rows && at < depth ? tap_of_dy(d, slope, row0 + row, at) : real(0);
+    };
+    const auto weight = [&](int channel, int at) {
+        if (channel0 + channel >= c || at >= depth) return real(0);
+        return weights[(static_cast<offset_t>(at % k) * (r * s) + at / k) * c + channel0 + channel];
+    };
+    tile_sum<Contiguous::depth, Contiguous::rows>(memory, 0, depth, tap, weight, Product(), sum);
     store_tile(sum, rows - row0, c - channel0, [&](int row, int channel, real v) {
         dx[static_cast<offset_t>(row0 + row) * c + channel0 + channel] = v;
     });
@@ -115,14 +113,14 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
     const int depth = d.depth(), begin = static_cast<int>(blockIdx.z) * slice;
     const int end = min(d.positions(), begin + slice);
     real sum[tile_share][tile_share] = {};
-    tile_sum<Contiguous::rows, Contiguous::rows>(
-        memory, begin, end,
-        [&](int filter, int row) {
-            return filter0 + filter < k && row < end ? slope(static_cast<offset_t>(row) * k + filter0 + filter)
-                                                     : real(0);
-        },
-        [&](int at, int row) { return at0 + at < depth && row < end ? tap_of_x(d, x, row, at0 + at) : real(0); },
-        Product(), sum);
+    const auto slope_of = [&](int filter, int row) {
+        if (filter0 + filter >= k || row >= end) return real(0);
+        return slope(static_cast<offset_t>(row) * k + filter0 + filter);
+    };
+    const auto tap = [&](int at, int row) {
+        return at0 + at < depth && row < end ? tap_of_x(d, x, row, at0 + at) : real(0);
+    };
+    tile_sum<Contiguous::rows, Contiguous::rows>(memory, begin, end, slope_of, tap, Product(), sum);
     real* to = parts + static_cast<offset_t>(blockIdx.z) * k * depth;
     store_tile(sum, k - filter0, depth - at0,
                [&](int filter, int at, real v) { to[static_cast<offset_t>(filter0 + filter) * depth + at0 + at] = v; });

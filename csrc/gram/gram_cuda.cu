@@ -37,9 +37,9 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
         return channel < channels && pixel < end ? image[static_cast<offset_t>(pixel) * channels + channel] : real(0);
     };
     real sum[tile_share][tile_share] = {};
-    tile_sum<Contiguous::rows, Contiguous::rows>(
-        memory, begin, end, [&](int row, int pixel) { return load(tile.row + row, pixel); },
-        [&](int column, int pixel) { return load(tile.column + column, pixel); }, Product(), sum);
+    const auto load_row = [&](int row, int pixel) { return load(tile.row + row, pixel); };
+    const auto load_column = [&](int column, int pixel) { return load(tile.column + column, pixel); };
+    tile_sum<Contiguous::rows, Contiguous::rows>(memory, begin, end, load_row, load_column, Product(), sum);
     const offset_t block = (static_cast<offset_t>(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     real* to = parts + block * tile_elements;
     store_tile(sum, tile_side, tile_side, [&](int row, int column, real v) { to[row * tile_side + column] = v; });
@@ -106,19 +106,17 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
     const real* own = x + image;
     const real* slope = d + static_cast<offset_t>(blockIdx.z) * channels * channels;
     real sum[tile_share][tile_share] = {};
-    tile_sum<Contiguous::depth, Contiguous::rows>(
-        memory, 0, channels,
-        [&](int row, int k) {
-            const int pixel = pixel0 + row;
-            return pixel < pixels && k < channels ? own[static_cast<offset_t>(pixel) * channels + k] : real(0);
-        },
-        [&](int column, int k) {
-            const int channel = channel0 + column;
-            if (channel >= channels || k >= channels) return real(0);
-            return slope[static_cast<offset_t>(k) * channels + channel] +
-                   slope[static_cast<offset_t>(channel) * channels + k];
-        },
-        Product(), sum);
+    const auto pixel_of_x = [&](int row, int k) {
+        const int pixel = pixel0 + row;
+        return pixel < pixels && k < channels ? own[static_cast<offset_t>(pixel) * channels + k] : real(0);
+    };
+    const auto both_of_d = [&](int column, int k) {
+        const int channel = channel0 + column;
+        if (channel >= channels || k >= channels) return real(0);
+        return slope[static_cast<offset_t>(k) * channels + channel] +
+               slope[static_cast<offset_t>(channel) * channels + k];
+    };
+    tile_sum<Contiguous::depth, Contiguous::rows>(memory, 0, channels, pixel_of_x, both_of_d, Product(), sum);
     const real factor = weight ? *weight : real(1);
     real* to = dx + image;
     store_tile(sum, pixels - pixel0, channels - channel0, [&](int row, int column, real v) {

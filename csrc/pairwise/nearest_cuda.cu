@@ -70,8 +70,8 @@ __device__ __forceinline__ void find_best(NearestMemory& memory, const real* q, 
     const int end = min(points, begin + split), lane = static_cast<int>(threadIdx.x) % lanes;
     for (int point0 = begin; point0 < end; point0 += tile_side) {
         real sum[tile_share][tile_share] = {};
-        tile_sum<Contiguous::depth, Contiguous::depth>(memory.tile, 0, depth, Rows{q, query0, queries, depth},
-                                                       Rows{p, point0, points, depth}, term, sum);
+        const Rows of_q{q, query0, queries, depth}, of_p{p, point0, points, depth};
+        tile_sum<Contiguous::depth, Contiguous::depth>(memory.tile, 0, depth, of_q, of_p, term, sum);
         store_tile(sum, tile_side, tile_side,
                    [&](int row, int column, real v) { memory.keys[row][column] = sign * v; });
         __syncthreads();

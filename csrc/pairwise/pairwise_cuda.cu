@@ -16,8 +16,8 @@ __device__ __forceinline__ void all_pairs(TileMemory& memory, const real* a, con
                                           int columns, int depth, const Term& term) {
     const int row0 = static_cast<int>(blockIdx.y) * tile_side, column0 = static_cast<int>(blockIdx.x) * tile_side;
     real sum[tile_share][tile_share] = {};
-    tile_sum<Contiguous::depth, Contiguous::depth>(memory, 0, depth, Rows{a, row0, rows, depth},
-                                                   Rows{b, column0, columns, depth}, term, sum);
+    const Rows of_a{a, row0, rows, depth}, of_b{b, column0, columns, depth};
+    tile_sum<Contiguous::depth, Contiguous::depth>(memory, 0, depth, of_a, of_b, term, sum);
     store_tile(sum, rows - row0, columns - column0, [&](int row, int column, real v) {
         out[static_cast<offset_t>(row0 + row) * columns + column0 + column] = v;
     });
@@ -64,14 +64,15 @@ __device__ __forceinline__ void weighted_rows(TileMemory& memory, const real* __
                                               int rows, int others, int depth, const Weight& weight) {
     const int row0 = static_cast<int>(blockIdx.x) * tile_side, column0 = static_cast<int>(blockIdx.y) * tile_side;
     real sum[tile_share][tile_share] = {};
-    tile_sum<weights_along, Contiguous::rows>(
-        memory, 0, others,
-        [&](int row, int k) { return row0 + row < rows && k < others ? weight(row0 + row, k) : real(0); },
-        [&](int column, int k) {
-            return column0 + column < depth && k < others ? other[static_cast<offset_t>(k) * depth + column0 + column]
-                                                          : real(0);
-        },
-        Product(), sum);
+    const auto weight_of = [&](int row, int k) {
+        return row0 + row < rows && k < others ? weight(row0 + row, k) : real(0);
+    };
+    const auto column_of = [&](int column, int k) {
+        if (column0 + column >= depth || k >= others) return real(0);
+        return other[static_cast<offset_t>(k) * depth + column0 + column];
+    };
+    const Product term{};
+    tile_sum<weights_along, Contiguous::rows>(memory, 0, others, weight_of, column_of, term, sum);
     store_tile(sum, rows - row0, depth - column0, [&](int row, int column, real v) {
         dx[static_cast<offset_t>(row0 + row) * depth + column0 + column] = v;
     });

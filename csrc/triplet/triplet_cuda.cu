@@ -149,12 +149,11 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
     batch_triplet_loss_forward_gradient_cuda(const real* __restrict__ z, const real* __restrict__ weights,
                                              real* __restrict__ half, int batch, int depth) {
     __shared__ TileMemory memory;
-    weighted_differences<Contiguous::depth>(
-        memory, z, z, batch, batch, depth,
-        [&](int i, int k) {
-            return weights[static_cast<offset_t>(i) * batch + k] + weights[static_cast<offset_t>(k) * batch + i];
-        },
-        [&](offset_t at, real v) { half[at] = v; });
+    const auto both_weights = [&](int i, int k) {
+        return weights[static_cast<offset_t>(i) * batch + k] + weights[static_cast<offset_t>(k) * batch + i];
+    };
+    const auto store = [&](offset_t at, real v) { half[at] = v; };
+    weighted_differences<Contiguous::depth>(memory, z, z, batch, batch, depth, both_weights, store);
 }
 
 extern "C" __global__ void __launch_bounds__(element_threads, element_blocks)

@@ -10,6 +10,7 @@ here waits for the device.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -149,11 +150,19 @@ def _argument(value: Any, real: Any) -> Any:
 
 
 @cache
+def _headers() -> str:
+    """A digest of the headers, as a C number."""
+    texts = [path.read_bytes() for path in sorted(sources().rglob("*.cuh"))]
+    return f"0x{hashlib.sha256(b'|'.join(texts)).hexdigest()[:8]}"
+
+
+@cache
 def _module(path: Path, module: str, dtype: str) -> Any:
     """A file of kernels for one element type, compiled by NVRTC at its first use; CuPy keeps it on disk."""
     # The line names the file in what a compiler says, and the emulator finds it so.
     code = f'#line 1 "{path}"\n{path.read_text(encoding="utf-8")}'
-    options = ("--std=c++17", f"-I{path.parent}", f"-DNST_REAL={REALS[dtype]}")
+    # CuPy takes a program from its cache by the text and the options alone: the headers must change one of them.
+    options = ("--std=c++17", f"-I{path.parent}", f"-DNST_REAL={REALS[dtype]}", f"-DNST_HEADERS={_headers()}")
     return sys.modules[module].RawModule(code=code, options=options)
 
 

@@ -61,7 +61,7 @@ class Optimizer:
 
     def _entry(self, state: Mapping[str, Any], key: str, shape: tuple[int, ...] = ()) -> NDArray[Any]:
         """One entry of `state` as an array of `shape`."""
-        got = to_host(state[key]) if key in state else None
+        got: NDArray[Any] | None = to_host(state[key]) if key in state else None
         if got is None or got.shape != shape or got.dtype.kind not in NUMERIC:
             found = "nothing" if got is None else f"{got.dtype} {got.shape}"
             raise ArgumentError(f"[{type(self).__name__}] expects a state with {key} of shape {shape}, got {found}")

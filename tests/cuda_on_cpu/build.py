@@ -32,6 +32,9 @@ MODES = {
 COMMON = ("-std=c++17", "-fPIC", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas")
 MACHINE = ("scheduler.cpp", "memory.cpp")
 HEADERS = ("emulator.h", "machine.h", "cuda_shim.h")
+DUMP = """extern "C" void __gcov_dump();
+extern "C" __attribute__((visibility("default"))) void emulator_dump_coverage() { __gcov_dump(); }
+"""
 KERNEL = re.compile(r"__global__\s+void\s+__launch_bounds__\((\w+)[^)]*\)\s+(\w+)\s*\(")
 INCLUDE = re.compile(r'^\s*#include "([^"]+)"', re.MULTILINE)
 
@@ -97,7 +100,8 @@ def library(path: Path, defines: Sequence[str] = (), mode: str = "checked") -> P
             listing.write_text(
                 f'#include "{path.resolve()}"\n'
                 'extern "C" __attribute__((visibility("default"))) const emulator::Kernel emulator_kernels[];\n'
-                f"const emulator::Kernel emulator_kernels[] = {{\n{entries}    {{}}}};\n",
+                f"const emulator::Kernel emulator_kernels[] = {{\n{entries}    {{}}}};\n"
+                + (DUMP if mode == "coverage" else ""),
                 encoding="utf-8",
             )
             object_file = str(target.with_suffix(".o"))
