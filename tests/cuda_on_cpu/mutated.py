@@ -1,7 +1,7 @@
 """Runs the tests of the kernels with other CUDA sources; prints what these are found out by, or nothing.
 
-Usage: PYTHONPATH=tests python -m cuda_on_cpu.mutated FOLDER NAME ...; called by `mutate`. NAMES are those of the kernels'
-ops and families, whose tests run.
+Usage: PYTHONPATH=tests python -m cuda_on_cpu.mutated FOLDER NAME ...; called by `mutate`. Those tests run that have a
+NAME in theirs.
 """
 
 from __future__ import annotations
