@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from nstcore import ops, weights
 from nstcore.autograd import Tensor, no_grad
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, DTypeError, ShapeError, WeightsError
 from nstcore.models.face_layout import (
     ARCHITECTURE,
@@ -149,7 +150,7 @@ class FaceEncoder(Module):
         with no_grad():
             for start in range(0, len(array), step):
                 part = as_images(array[start : start + step]).astype(self.dtype, copy=False)
-                found[start : start + step] = self._encoding(Tensor(part)).data
+                found[start : start + step] = to_host(self._encoding(Tensor(part)).data)
         return found
 
     def forward(self, chips: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nstcore.autograd import Tensor
-from nstcore.backend.memory import empty
+from nstcore.backend.arrays import empty_beside
 from nstcore.optim.optimizer import Closure, Optimizer, State, fraction, not_negative, positive
 
 
@@ -42,11 +42,11 @@ class SGD(Optimizer):
         for p, v in zip(self.parameters, self._velocity, strict=True):
             if p.grad is None:
                 continue
-            slope = p.grad if not self.weight_decay else p.grad + np.asarray(self.weight_decay, p.dtype) * p.data
+            slope = p.grad if not self.weight_decay else p.grad + p.dtype.type(self.weight_decay) * p.data
             v *= self.momentum
             v += slope
-            ahead = slope + np.asarray(self.momentum, p.dtype) * v if self.nesterov else v
-            p.data -= np.multiply(ahead, np.asarray(self.learning_rate, p.dtype), out=empty(p.shape, p.dtype))
+            ahead = slope + p.dtype.type(self.momentum) * v if self.nesterov else v
+            p.data -= np.multiply(ahead, p.dtype.type(self.learning_rate), out=empty_beside(p.data))
         return loss
 
     def state_dict(self) -> State:
@@ -96,7 +96,7 @@ class Adam(Optimizer):
             if p.grad is None:
                 continue
             slope = self._decayed(p)
-            change, root = empty(p.shape, p.dtype), empty(p.shape, p.dtype)
+            change, root = empty_beside(p.data), empty_beside(p.data)
             np.subtract(slope, m, out=change)
             change *= 1 - b1
             m += change
@@ -113,7 +113,7 @@ class Adam(Optimizer):
 
     def _decayed(self, p: Tensor) -> Any:
         """The gradient with the weight decay in it."""
-        return p.grad + np.asarray(self.weight_decay, p.dtype) * p.data if self.weight_decay else p.grad
+        return p.grad + p.dtype.type(self.weight_decay) * p.data if self.weight_decay else p.grad
 
     def state_dict(self) -> State:
         """Step count and both moments."""
@@ -147,5 +147,5 @@ class AdamW(Adam):
 
     def _decayed(self, p: Tensor) -> Any:
         if self.weight_decay and p.ndim > 1:
-            p.data *= np.asarray(1 - self.learning_rate * self.weight_decay, p.dtype)
+            p.data *= p.dtype.type(1 - self.learning_rate * self.weight_decay)
         return p.grad

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from nstcore import optim
 from nstcore.autograd import Tensor
+from nstcore.backend import current_backend, moved
+from nstcore.backend.arrays import to_host
 from nstcore.backend.memory import reuse
 from nstcore.errors import ArgumentError, ImageError, NonFiniteError
 from nstcore.images import load, resize_to
@@ -91,12 +93,14 @@ def transfer(
         raise ArgumentError("[style] expects at least one style picture, got none")
     settings.blend_shares(len(many))
     network = net or vgg16(pooling=settings.pooling)
+    network.to(current_backend())  # once, not in every step
     network.check_layers([*settings.content_shares, *settings.style_shares])
     photo, *paintings = (_read(x, settings.size, max_pixels) for x in [content, *many])
     _check_sides(network, settings, photo, paintings)
     with reuse():
         objective = Objective(network, photo, paintings, settings)
-        pixels = Tensor(_start(photo, paintings, settings)[None].astype(network.dtype), requires_grad=True)
+        start = _start(photo, paintings, settings)[None].astype(network.dtype)
+        pixels = Tensor(moved(start, current_backend()), requires_grad=True)
         return _run(objective, pixels, settings, callback)
 
 
@@ -133,7 +137,7 @@ def _start(photo: Array, paintings: Sequence[Array], settings: Settings) -> Arra
 
 
 def _visible(pixels: Tensor) -> Array:
-    visible: Array = np.clip(pixels.data[0], 0.0, 1.0).astype(np.float32)
+    visible: Array = to_host(np.clip(pixels.data[0], 0.0, 1.0).astype(np.float32))
     return visible
 
 
@@ -159,7 +163,7 @@ def _run(
                 result.image = good
                 raise _non_finite(step, result)
             good = result.image
-            if not np.isfinite(pixels.data).all():
+            if not bool(np.isfinite(pixels.data).all()):
                 raise _non_finite(step, result)
             terms = evaluated[loss]
             seconds = time.perf_counter() - start
@@ -215,7 +219,7 @@ class Descent(optim.SGD):
         def adapted() -> float:
             loss = closure()
             if np.isinf(self._last):
-                largest = max(float(np.max(np.abs(p.grad), initial=0.0)) for p in self.parameters if p.grad is not None)
+                largest = max(float(np.max(np.abs(p.grad))) for p in self.parameters if p.grad is not None)
                 self.learning_rate = self.first_move / max(largest, 1e-30)
             elif loss < self._last:
                 self.learning_rate *= self.GROW

@@ -1,0 +1,80 @@
+"""Whole runs through the CUDA kernels on a machine without a GPU, beside the same runs on the CPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cuda_on_cpu import build
+from cuda_on_cpu import cupy_stand_in as cupy
+
+import nstcore as nst
+from nstcore.demo import picture_path
+from nstcore.images import load, save
+
+from .conftest import Run
+
+pytestmark = [
+    pytest.mark.skipif(build.compiler() is None, reason="g++ is not installed"),
+    pytest.mark.skipif(not build.supported(), reason="the emulator runs on Linux on x86-64"),
+]
+
+
+# The kernels add up in another order, and a pixel whose ReLU or pool winner flips is pushed elsewhere: what holds is
+# that nearly all agree to far less than the eye sees (1/255), and none is far off.
+MEAN_DIFFERENCE, LARGEST_DIFFERENCE = 2e-4, 0.01
+
+
+def test_style(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command paints a photo of 64 pixels; the picture and the losses are those of the CPU."""
+    save("photo.png", load(picture_path("chelsea"), size=64))
+    options = ("style", "photo.png", "painting.png", "--size", "64", "--steps", "2", "--optimizer", "adam", "--json")
+    totals = {}
+    for backend in ("cpu", "cuda-on-cpu"):
+        monkeypatch.setenv("NSTCORE_BACKEND", backend)
+        code, out, err = run(*options, "-o", f"{backend}.png")
+        assert code == 0, err
+        totals[backend] = json.loads(out)
+    difference = np.abs(load("cpu.png") - load("cuda-on-cpu.png"))
+    assert difference.mean() < MEAN_DIFFERENCE
+    assert difference.max() <= LARGEST_DIFFERENCE
+    for name in ("loss_start", "loss_end"):
+        assert totals["cuda-on-cpu"][name] == pytest.approx(totals["cpu"][name], rel=1e-4)
+
+
+def test_transfer_by_lbfgs() -> None:
+    """Three steps on few layers, every picture and history on the host."""
+    photo, painting = load(picture_path("chelsea"), size=40), load(picture_path("coffee"), size=40)
+    found = {}
+    for backend in ("cpu", "cuda-on-cpu"):
+        with nst.use_backend(backend):
+            found[backend] = nst.style.transfer(
+                photo,
+                painting,
+                size=40,
+                steps=3,
+                style_layers={"conv1_1": 1.0, "conv2_1": 0.5},
+                content_layers=["conv2_2"],
+                tv_weight=1.0,
+                init="noise",
+            )
+    here, there = found["cpu"], found["cuda-on-cpu"]
+    assert isinstance(there.image, np.ndarray)
+    assert len(there.history) == 3
+    np.testing.assert_allclose([r.total for r in there.history], [r.total for r in here.history], rtol=1e-3)
+    np.testing.assert_allclose(there.image, here.image, atol=LARGEST_DIFFERENCE)
+
+
+def test_encodings_of_faces() -> None:
+    """The face encoder gives the same encodings, as arrays of the host."""
+    chips = np.random.default_rng(0).random((1, 150, 150, 3), np.float32)
+    net = nst.models.face_encoder()
+    expected = net.encode(chips)
+    with nst.use_backend("cuda-on-cpu"):
+        net.to("cuda-on-cpu")
+        assert isinstance(net.stem.weight.data, cupy.ndarray)
+        np.testing.assert_allclose(net.encode(chips), expected, atol=2e-5 * np.abs(expected).max())
+    net.to("cpu")
+    np.testing.assert_array_equal(net.encode(chips), expected)
