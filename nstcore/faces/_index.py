@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore import ops
+from nstcore.backend.arrays import to_host
 from nstcore.errors import GalleryError
 
 Vectors = NDArray[np.float32]
@@ -174,7 +175,7 @@ class Index:
         waiting, count = list(range(len(queries))), k
         while waiting and self._count:
             count = min(count, self._count)
-            squares, rows = ops.nearest(queries[waiting], self.points, count)
+            squares, rows = map(to_host, ops.nearest(queries[waiting], self.points, count))
             people = self.people[rows]
             short = []
             for place, query in enumerate(waiting):
@@ -189,7 +190,7 @@ class Index:
     def distance(self, query: Vectors, person: int) -> float | None:
         """Distance of one encoding (1, d) to a person; None to one without a photograph."""
         rows = np.flatnonzero(self.people == person)
-        return float(np.sqrt(ops.pairwise_sqdist(query, self.points[rows]).min())) if len(rows) else None
+        return float(np.sqrt(to_host(ops.pairwise_sqdist(query, self.points[rows])).min())) if len(rows) else None
 
 
 def merged_roots(connection: sqlite3.Connection) -> dict[int, int]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nstcore import ops, optim, weights
 from nstcore.autograd import Tensor, no_grad
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, NonFiniteError, ShapeError, WeightsError
 from nstcore.nn.module import Module
 from nstcore.ops._op import whole
@@ -71,7 +72,7 @@ class VerificationHead(Module):
             if x.ndim != 2 or x.shape[1] != self.size:
                 raise ShapeError(f"[head] expects encodings (n, {self.size}), got {x.shape}")
         with no_grad():
-            logits: Array = self._as_float64()(first, second).data
+            logits: Array = to_host(self._as_float64()(first, second).data)
         return np.asarray(1 / (1 + np.exp(-np.clip(logits, -700, 700))))
 
     def _as_float64(self) -> VerificationHead:

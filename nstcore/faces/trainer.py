@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nstcore import ops, optim, weights
 from nstcore.autograd import Tensor, no_grad
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, NonFiniteError, WeightsError
 from nstcore.faces import mining
 from nstcore.faces.augment import Augmentation, augment
@@ -71,7 +72,8 @@ class Features:
     def encode(self, index: Array) -> Array:
         """Through the last layers."""
         with no_grad():
-            return np.asarray(self.net.finish(self.plain[index], self.last).data)
+            found: Array = to_host(self.net.finish(self.plain[index], self.last).data)
+            return found
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ class Trainer:
         if self.head:
             found.update({f"head.{name}": a.copy() for name, a in self.head.state_dict().items()})
         for name, value in self.optimizer.state_dict().items():
-            found[f"optimizer.{name}"] = np.asarray(value)
+            found[f"optimizer.{name}"] = to_host(value)
         return found
 
     def load(self, arrays: dict[str, Array], source: str) -> None:

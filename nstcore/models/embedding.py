@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from nstcore import ops, weights
 from nstcore.autograd import Tensor, no_grad
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, DTypeError, ShapeError, WeightsError
 from nstcore.models.embedding_layout import ARCHITECTURE, CHANNELS, FILTERS, KERNEL, features
 from nstcore.nn.layers import Conv2d
@@ -91,7 +92,7 @@ class EmbeddingNet(Module):
             with no_grad():
                 for start in range(0, len(array), step):
                     part = as_images(array[start : start + step]).astype(self.dtype, copy=False)
-                    found[start : start + step] = self._encoding(Tensor(part)).data
+                    found[start : start + step] = to_host(self._encoding(Tensor(part)).data)
         finally:
             self.train(before)
         return found

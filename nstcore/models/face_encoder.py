@@ -111,7 +111,7 @@ class FaceEncoder(Module):
         with no_grad():
             for start in range(0, len(array), batch):
                 part = as_images(array[start : start + batch]).astype(self.dtype, copy=False)
-                found.append(self._walk(Tensor(part), blocks).data)
+                found.append(to_host(self._walk(Tensor(part), blocks).data))
         return np.concatenate(found)
 
     def finish(self, x: Any, last: int = 1) -> Any:
