@@ -59,9 +59,7 @@ def _loss(ctx: Context, a: Array, b: Array, same: Array, margin: float = 1.0, re
     slope = np.where(same == 1, np.ones_like(apart), -apart)
     ctx.save(a, b)
     ctx.extra = slope * share
-    total: Array = as_array(
-        0.5 * np.sum(np.where(same == 1, squares, gap * gap), dtype=np.float64) * share, a.dtype
-    )
+    total: Array = as_array(0.5 * np.sum(np.where(same == 1, squares, gap * gap), dtype=np.float64) * share, a.dtype)
     return total
 
 

@@ -95,14 +95,17 @@ def conv2d(
         raise ShapeError(f"[conv2d] expects at least one channel, got x {x.shape}")
     check_result("conv2d", _output_shape(x.shape, w.shape, steps, before, after), x.dtype.itemsize)
     winograd, rectified = _winograd_edge(algorithm, sizes, steps, before, after), activation == "relu"
-    unpooled = _output_shape(x.shape, w.shape, steps, before, after)[1:3] if pool and winograd and rectified else None
-    native = current_backend() == "cpu" and not any(on_device(a.data if isinstance(a, Tensor) else a) for a in (x, w, b))
-    if unpooled and (min(unpooled) < 2 or not native):
-        unpooled = None
-    y = apply(
-        CONV2D, (x, w, b), stride=steps, before=before, after=after, relu=rectified, winograd=winograd, unpooled=unpooled
-    )
-    return max_pool2d(y, 2) if pool and not unpooled else y
+    size = _output_shape(x.shape, w.shape, steps, before, after)[1:3]
+    in_one = pool and winograd > 0 and rectified and min(size) >= 2 and _runs_native(x, w, b)
+    how = {"stride": steps, "before": before, "after": after, "relu": rectified, "winograd": winograd}
+    y = apply(CONV2D, (x, w, b), **how, unpooled=size if in_one else None)
+    return max_pool2d(y, 2) if pool and not in_one else y
+
+
+def _runs_native(*inputs: Any) -> bool:
+    """Whether the kernels of the CPU will compute with these tensors and arrays."""
+    arrays = (x.data if isinstance(x, Tensor) else x for x in inputs)
+    return current_backend() == "cpu" and not any(map(on_device, arrays))
 
 
 def _winograd_edge(algorithm: str, sizes: Mapping[str, int], stride: Pair, before: Pair, after: Pair) -> int:

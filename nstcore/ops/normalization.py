@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from nstcore.autograd.engine import Context, apply
 from nstcore.backend.arrays import as_array
 from nstcore.errors import ArgumentError
