@@ -12,7 +12,7 @@ from cuda_on_cpu import cupy_stand_in as cupy
 
 import nstcore as nst
 from nstcore.demo import picture_path
-from nstcore.images import load, save
+from nstcore.images import load, resize_to, save
 
 from .conftest import Run
 
@@ -65,6 +65,31 @@ def test_transfer_by_lbfgs() -> None:
     assert len(there.history) == 3
     np.testing.assert_allclose([r.total for r in there.history], [r.total for r in here.history], rtol=1e-3)
     np.testing.assert_allclose(there.image, here.image, atol=LARGEST_DIFFERENCE)
+
+
+def test_faces_verify(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command finds, aligns and compares two faces through the kernels, and answers as on the CPU."""
+    portrait = load(picture_path("astronaut"))[:300, 80:380]
+    for name, turned in (("a.png", portrait), ("b.png", portrait[:, ::-1])):
+        save(name, resize_to(turned, 160, 160))
+    launched: list[str] = []
+    launch = cupy.RawKernel.__call__
+    monkeypatch.setattr(
+        cupy.RawKernel, "__call__", lambda self, *a, **more: launched.append(self.name) or launch(self, *a, **more)
+    )
+    answers = {}
+    for backend in ("cpu", "cuda-on-cpu"):
+        monkeypatch.setenv("NSTCORE_BACKEND", backend)
+        assert not launched
+        code, out, err = run("faces", "verify", "a.png", "b.png", "--min-size", "32", "--json")
+        assert (code, err) == (0, "")
+        answers[backend] = json.loads(out)
+    assert {"conv2d_forward_cuda", "max_pool2d_forward_cuda"} <= set(launched)
+    here, there = answers["cpu"], answers["cuda-on-cpu"]
+    assert there.pop("distance") == pytest.approx(here.pop("distance"), abs=2e-4)
+    for name in ("margin", "probability"):
+        assert there.pop(name) == pytest.approx(here.pop(name), abs=2e-4)
+    assert there == here
 
 
 def test_encodings_of_faces() -> None:

@@ -166,14 +166,75 @@ def test_a_module_moves() -> None:
     np.testing.assert_array_equal(net.to("cpu").weight.data, before + 1)
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "LBFGS"])
-def test_optimizers(name: str) -> None:
+def test_buffers_move_but_counters_stay() -> None:
+    norm, drop = nst.nn.BatchNorm(3), nst.nn.Dropout(0.5, seed=1)
+    net = nst.nn.Sequential(norm, drop).to("cuda-on-cpu")
+    assert isinstance(norm.running, cupy.ndarray)
+    assert isinstance(drop.calls, np.ndarray)
+    assert list(dict(net.named_buffers())) == ["parts.0.running", "parts.1.calls"]
+    state = net.state_dict()
+    assert all(isinstance(array, np.ndarray) for array in state.values())
+    held = norm.running
+    net.load_state_dict({name: array + 2 for name, array in state.items()})
+    assert norm.running is held
+    np.testing.assert_array_equal(held.get(), [[2, 2, 2], [3, 3, 3]])
+    assert int(drop.calls) == 2
+    assert net.astype(np.float64) is net
+    assert isinstance(norm.running, cupy.ndarray)
+    assert norm.running.dtype == np.float64
+    net.to("cpu")
+    np.testing.assert_array_equal(norm.running, [[2, 2, 2], [3, 3, 3]])
+
+
+def test_a_network_learns_as_on_the_host() -> None:
+    """Three steps of convolution, normalisation with pool, dropout, and a loss of pairs; then the trained network."""
+
+    def run(backend: str) -> list[np.ndarray]:
+        rng = np.random.default_rng(0)
+        norms = nst.nn.BatchNorm(4, activation="relu", pool=True), nst.nn.BatchNorm(6)
+        net = nst.nn.Sequential(
+            nst.nn.Conv2d(3, 4, 3, padding=1, bias=False, rng=rng), norms[0], nst.nn.Dropout(0.2, seed=3),
+            nst.nn.Flatten(), nst.nn.Linear(36, 6, rng=rng), norms[1], nst.nn.L2Normalize(),
+        )  # fmt: skip
+        x, same = rng.standard_normal((8, 6, 7, 3), np.float32), np.arange(4) % 2
+        with nst.use_backend(backend):
+            net.astype(np.float64).to(backend).train()
+            optimizer = nst.optim.AdamW(net.parameters(), 0.01)
+            pictures = nst.backend.moved(x.astype(np.float64), backend)
+
+            def closure() -> float:
+                z = net(nst.Tensor(pictures))
+                loss = nst.ops.contrastive_loss(z[:4], z[4:], same)
+                loss.backward()
+                nst.optim.clip_gradients(optimizer.parameters, 0.5)
+                return float(loss)
+
+            losses = [optimizer.step(closure) for _ in range(3)]
+            found = net.eval()(pictures)
+        assert isinstance(norms[0].running, cupy.ndarray) == (backend != "cpu")
+        return [np.array(losses), cupy.asnumpy(found.data), *net.state_dict().values()]
+
+    for got, expected in zip(run("cuda-on-cpu"), run("cpu"), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-7, atol=1e-9)
+
+
+OPTIMIZERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "SGD": ("SGD", {"learning_rate": 0.1}),
+    "Nesterov": ("SGD", {"learning_rate": 0.01, "weight_decay": 0.1, "nesterov": True}),
+    "Adam": ("Adam", {"learning_rate": 0.1, "weight_decay": 0.1}),
+    "AdamW": ("AdamW", {"learning_rate": 0.1, "weight_decay": 0.1}),
+    "LBFGS": ("LBFGS", {}),
+}
+
+
+@pytest.mark.parametrize("variant", OPTIMIZERS)
+def test_optimizers(variant: str) -> None:
     """A run on the device, saved and restored in its middle, is the run on the host."""
+    name, rate = OPTIMIZERS[variant]
 
     def run(backend: str) -> np.ndarray:
         with nst.use_backend(backend):
-            x = nst.Tensor(nst.backend.moved(np.array([1.0, -2.0, 3.0]), backend), requires_grad=True)
-            rate = {} if name == "LBFGS" else {"learning_rate": 0.1}
+            x = nst.Tensor(nst.backend.moved(np.array([[1.0, -2.0, 3.0]]), backend), requires_grad=True)
             optimizer = getattr(nst.optim, name)([x], **rate)
 
             def closure() -> float:
