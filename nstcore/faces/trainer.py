@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nstcore import ops, optim, weights
 from nstcore.autograd import Tensor, no_grad
+from nstcore.backend import current_backend
 from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, NonFiniteError, WeightsError
 from nstcore.faces import mining
@@ -113,6 +114,8 @@ class Trainer:
         self.net, self.inputs, self.labels, self.sampler, self.settings = net, inputs, labels, sampler, settings
         self.head = VerificationHead(net.facts["size"]) if settings.loss == "logistic" else None  # type: ignore[attr-defined]
         _check_finite(net)
+        for part in filter(None, (net, self.head)):
+            part.to(current_backend())  # once, not in every step
         parameters = net.parameters() + (self.head.parameters() if self.head else [])
         self.optimizer = optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
         self.steps = 0

@@ -92,6 +92,26 @@ def test_faces_verify(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) ->
     assert there == here
 
 
+@pytest.mark.parametrize("choices", [{"mining": "distance_weighted"}, {"loss": "logistic"}], ids=str)
+def test_an_encoder_is_trained(choices: dict[str, str]) -> None:
+    """Two steps, and the scores of people who were not trained on, are those of the CPU."""
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(8), 4)
+    pictures = rng.integers(0, 256, (len(labels), 16, 16, 3), np.uint8)
+    found = {}
+    for backend in ("cpu", "cuda-on-cpu"):
+        with nst.use_backend(backend):
+            found[backend] = nst.faces.train_encoder(
+                pictures, labels, side=16, size=8, steps=2, people=4, photos=2, evaluate_every=2, patience=0,
+                warm_up=0, validation=0.25, **choices,
+            )  # fmt: skip
+    here, there = found["cpu"], found["cuda-on-cpu"]
+    assert isinstance(there.net.projection.weight.data, cupy.ndarray)
+    np.testing.assert_allclose([r.loss for r in there.history], [r.loss for r in here.history], rtol=1e-3)
+    assert there.scores is not None
+    assert here.scores is not None
+    assert there.scores.auc == pytest.approx(here.scores.auc, abs=0.1)
+
+
 def test_encodings_of_faces() -> None:
     """The face encoder gives the same encodings, as arrays of the host."""
     chips = np.random.default_rng(0).random((1, 150, 150, 3), np.float32)
