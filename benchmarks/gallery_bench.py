@@ -18,7 +18,7 @@ import nstcore as nst
 
 WIDTH, NEIGHBOURS = 128, 5
 SIZES = (100_000,) if ARGS.small else (100_000, 1_000_000)
-PAGE = 4096  # in which written bytes are counted
+PAGE = 8192  # bytes, as in the file
 OPENINGS = 5
 SHIPPED = nst.faces.Calibration(0.6, 30.0, -18.0, False, 1, 1, "none: distances of random numbers")
 

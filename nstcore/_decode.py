@@ -94,7 +94,7 @@ def _decode(picture: Image.Image, name: str, max_pixels: int, check_pixels: Chec
         # TIFF is the one format that Pillow measures again while decoding.
         with _pillow_limit(max_pixels) if picture.format == "TIFF" else contextlib.nullcontext():
             picture.load()
-        orientation = _orientation(picture)
+        orientation = _orientation(picture, name)
         if picture.mode[0] in "IF":
             pixels = _deep_grey(picture, name)
         else:
@@ -110,12 +110,16 @@ def _check_tiles(picture: Image.Image, name: str, max_pixels: int) -> None:
         raise over_limit(f"{name} has tiles of {width}x{height} pixels", max_pixels)
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(picture: Image.Image, name: str) -> int:
     """EXIF's orientation, 1 where there is none that can be read."""
-    try:
-        value = picture.getexif().get(0x0112, 1)
-    except Exception:  # a damaged EXIF block is no reason to refuse the picture
-        return 1
+    with _limit_lock, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            value = picture.getexif().get(0x0112, 1)
+        except Exception:  # a damaged EXIF block is no reason to refuse the picture
+            value = 1
+    if told:  # Pillow says "Truncated File Read" without saying of what
+        warnings.warn(f"[image] {name}: its EXIF data is damaged: {told[0].message}", stacklevel=2)
     return value if isinstance(value, int) else 1
 
 

@@ -8,6 +8,7 @@
     ├── NonFiniteError(ArithmeticError) a loss that became NaN or infinite
     ├── BackendUnavailable             a backend that this machine does not have
     ├── WeightsError                   a weights file that is damaged, foreign or of another network
+    ├── CheckpointError                a checkpoint that is damaged, or of another run
     ├── ImageError                     a picture that cannot be read, or must not be
     │   ├── NoFaceError                a picture in which no face was found
     │   └── SeveralFacesError          a picture with several faces where one is wanted
@@ -54,6 +55,10 @@ class BackendUnavailable(NstError, RuntimeError):
 
 class WeightsError(NstError, ValueError):
     """A weights file is missing, damaged, foreign, or made for another network."""
+
+
+class CheckpointError(NstError, ValueError):
+    """A checkpoint is missing, damaged, or of another run; the message says what differs."""
 
 
 class ImageError(NstError, ValueError):

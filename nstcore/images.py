@@ -76,6 +76,23 @@ def load(source: Source, *, size: int | None = None, min_side: int = 1, max_pixe
     return np.repeat(result[:, :, None], 3, axis=2) if result.ndim == 2 else result
 
 
+def readable(source: Source, *, max_pixels: int = MAX_PIXELS) -> FloatImage:
+    """As `load`, but a float32 array (h, w, 3) in [0, 1] is given as it is: for whoever only reads it.
+
+    Raises what `load` raises.
+
+    >>> picture = np.zeros((2, 4, 3), np.float32)
+    >>> readable(picture) is picture
+    True
+    """
+    if not isinstance(source, np.ndarray) or source.dtype != np.float32 or source.ndim != 3 or source.shape[2] != 3:
+        return load(source, max_pixels=max_pixels)
+    _check_positive("max_pixels", max_pixels)
+    _check_picture_array("image", source)
+    _check_pixels("the array", source.shape[:2], 1, max_pixels, None)
+    return source
+
+
 def resize(image: NDArray[Any], size: int) -> FloatImage:
     """Resize a picture so that its longer side is `size`, keeping its proportions.
 

@@ -8,16 +8,20 @@ import sys
 import warnings
 from typing import Any
 
-BAD_INPUT, INTERRUPTED = 2, 130
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141  # 128 and the signal's number, as shells count
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``nst`` and return its exit code: 0, 2 for bad input, 130 after Ctrl-C; other errors of ours give 1.
 
+    141 when the reader of the output has gone, as if SIGPIPE had ended it: its answer is not known then, and 0 would
+    be one of ``nst faces verify``. A stream that was closed from the start loses what is written.
+
     ``--debug`` (or ``NSTCORE_DEBUG=1``) shows the traceback instead of one line.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _open_streams()
     if "--debug" in arguments or os.environ.get("NSTCORE_DEBUG"):
         return _run([a for a in arguments if a != "--debug"])
     try:
@@ -31,11 +35,38 @@ def main(arguments: list[str] | None = None) -> int:
         return _say("interrupted", INTERRUPTED)
     except BrokenPipeError:
         _drop_output()  # its reader has gone
-        return 0
+        return PIPE_CLOSED
     except MemoryError:
         return _say("out of memory; a smaller --size needs less", 1)
     except Exception as error:
         return _explain(error)
+
+
+def _open_streams() -> None:
+    """Standard streams that can be written, whatever the caller closed and whichever characters they take."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # Descriptors are given out from the lowest: a gallery opened later must not become the standard output.
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - stays open
+    _escape_unknown(sys.stdout)
+
+
+def _escape_unknown(stream: Any) -> None:
+    """Write what the terminal's encoding does not have as an escape, instead of failing in the middle."""
+    if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def is_told(error: Exception) -> bool:
+    """Whether `main` has a line for this error; any other is a fault of ours."""
+    from nstcore.errors import NstError
+
+    ours = isinstance(error, (NstError, BrokenPipeError)) or hasattr(error, "format_message")
+    return ours or _is_full(error)
+
+
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.filename is None and error.errno in _FULL  # files have names
 
 
 def _run(arguments: list[str]) -> int:
@@ -59,9 +90,9 @@ def _explain(error: Exception) -> int:
         return _say(f"{message} (nst --help shows what there is)", BAD_INPUT) if message else BAD_INPUT
     if isinstance(error, NstError):
         return _say(str(error), 1 if isinstance(error, NonFiniteError) else BAD_INPUT)
-    if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:  # files have names
+    if _is_full(error):
         _drop_output()
-        return _say(f"[output] the standard output cannot be written: {error.strerror}", BAD_INPUT)
+        return _say(f"[output] the standard output cannot be written: {getattr(error, 'strerror', '')}", BAD_INPUT)
     raise error
 
 
@@ -72,12 +103,18 @@ def _drop_output() -> None:
 
 def print_error(message: str) -> None:
     """One line on standard error."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {_line(message)}", file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """One line, without the place in our source that Python would add."""
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"warning: {_line(str(message))}", file=sys.stderr)
+
+
+def _line(message: str) -> str:
+    from nstcore._text import printable
+
+    return printable(" ".join(message.split()))
 
 
 def _say(message: str, code: int) -> int:

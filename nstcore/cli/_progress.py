@@ -28,7 +28,7 @@ def bar(steps: int, quiet: bool = False, label: str = "painting") -> Iterator[Ca
 
 def costs(row: Any) -> str:
     """The costs of a step in a few words."""
-    return f"J {row.total:#.3g}, content {row.content:#.2g}, style {sum(row.style.values()):#.2g}"
+    return f"{row.size} px, J {row.total:#.3g}, content {row.content:#.2g}, style {sum(row.style.values()):#.2g}"
 
 
 def _lines(console: Console, steps: int) -> Callable[[Any], None]:

@@ -26,7 +26,7 @@ def demo(
     photo: Annotated[str, typer.Option(help="chelsea, coffee, rocket or astronaut.")] = "chelsea",
     painting: Annotated[str, typer.Option(help="swirl, autumn, mosaic or woodcut.")] = "swirl",
     size: Annotated[int, typer.Option(help="Longer side of the picture at the defaults.")] = 384,
-    steps: Annotated[int, typer.Option(help="Steps of the run at the defaults.")] = 150,
+    steps: Annotated[int, typer.Option(help="Steps of the run at the defaults, at its smallest size.")] = 80,
 ) -> int:
     """Paint a photograph that comes with the package, twice, and make a page of it.
 
@@ -105,7 +105,7 @@ def _defaults(folder: Path, content: Any, style: Any, settings: Settings) -> tup
     from nstcore.images import save
     from nstcore.style import transfer
 
-    with _progress.bar(settings.steps, label="defaults") as show:
+    with _progress.bar(sum(level.steps for level in settings.levels()), label="defaults") as show:
         result = transfer(
             content, style, size=settings.size, steps=settings.steps, callback=lambda progress: show(progress.row)
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from nstcore import images
 from nstcore.errors import ImageError, NoFaceError
 from nstcore.faces.encoder import Encoder
 from nstcore.faces.pipeline import encode_one, picture_name
-from nstcore.faces.quality import problems, quality
+from nstcore.faces.quality import MIN_SCORE, problems, quality
 from nstcore.faces.records import source_name
 
 _CHUNK = 1 << 20
@@ -30,32 +31,52 @@ class Portrait:
 
 
 class Picture:
-    """A picture, read once where it may be read only once: a file object has ended afterwards."""
+    """A picture; a file object that can be read only once is read once."""
 
     def __init__(self, image: images.Source, max_pixels: int | None = None) -> None:
         self._limit = {} if max_pixels is None else {"max_pixels": max_pixels}
         self.name = picture_name(image)
-        self._file = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
-        self._image = image if self._file is not None else images.load(image, **self._limit)
+        self._image: Any = image
+        if hasattr(image, "read") and not _can_seek(image):
+            try:
+                self._image = io.BytesIO(image.read())
+            except (OSError, ValueError, TypeError) as error:
+                raise ImageError(f"[enroll] {self.name} cannot be read: {error}") from error
 
     def load(self) -> NDArray[np.float32]:
         """The pixels."""
         return images.load(self._image, **self._limit)
 
     def fingerprint(self) -> tuple[str | None, bytes]:
-        """The name of the picture's file and its SHA-256; without a file, that of the pixels."""
-        if self._file is None:
-            pixels = self.load()
-            return None, hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
-        digest = hashlib.sha256()
+        """The name of the picture's file and the SHA-256 of its bytes; without a file, that of the pixels."""
+        image = self._image
         try:
-            with open(self._file, "rb") as file:
-                while block := file.read(_CHUNK):
-                    digest.update(block)
-        except (OSError, ValueError):
+            if isinstance(image, (str, os.PathLike)):
+                with open(image, "rb") as file:
+                    return source_name(os.fspath(image)), _digest(file)
+            if hasattr(image, "read"):
+                image.seek(0)  # where images.load begins, too
+                known = isinstance(getattr(image, "name", None), str)
+                return source_name(image.name) if known else None, _digest(image)
+        except (OSError, ValueError, TypeError):
             self.load()  # says what is wrong with it
-            raise ImageError(f"[enroll] {self._file} cannot be read") from None
-        return source_name(self._file), digest.digest()
+            raise ImageError(f"[enroll] {self.name} cannot be read") from None
+        pixels = self.load()
+        return None, hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).digest()
+
+
+def _can_seek(file: Any) -> bool:
+    try:
+        return bool(file.seekable())
+    except (AttributeError, ValueError):
+        return False
+
+
+def _digest(file: BinaryIO) -> bytes:
+    digest = hashlib.sha256()
+    while block := file.read(_CHUNK):
+        digest.update(block)
+    return digest.digest()
 
 
 def portrait(picture: Picture, encoder: Encoder, check_quality: bool, options: dict[str, Any]) -> Portrait:
@@ -66,7 +87,7 @@ def portrait(picture: Picture, encoder: Encoder, check_quality: bool, options: d
     pixels = picture.load()
     face, encoding = encode_one(pixels, task="enroll", name=picture.name, encoder=encoder, **options)
     found = quality(pixels, face)
-    against = problems(found)
+    against = problems(found, min_score=min(MIN_SCORE, options.get("min_score", MIN_SCORE)))
     if against and check_quality:
         raise NoFaceError(f"[enroll] {picture.name}: {'; '.join(against)} (the quality check can be switched off)")
     facts = {**face.to_json(), "quality": found.to_json()}

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from nstcore import ops
 from nstcore.backend.arrays import to_host
 from nstcore.errors import GalleryError
+from nstcore.faces.people import hidden as hidden_people
+from nstcore.faces.people import merged_roots
 
 Vectors = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -87,7 +89,7 @@ class Index:
         """Read everything anew, and compare each encoding with the row that it stands in."""
         self._seen = None
         self.refresh(connection)
-        hidden = set(_hidden(connection))
+        hidden = set(hidden_people(connection))
         rows = connection.execute("SELECT id, person FROM photo ORDER BY id")
         shown = np.array([row for row in rows if row[1] not in hidden], np.int64).reshape(-1, 2)
         if not np.array_equal(shown, np.stack([self.photos, self._owners[: self._count]], axis=1)):
@@ -108,12 +110,14 @@ class Index:
     def refresh(self, connection: sqlite3.Connection) -> None:
         """Take over what was changed in the file: new photographs alone, where nothing else was."""
         merges, photos = connection.execute("SELECT people_changed, photos_changed FROM gallery").fetchone()
-        if self._seen is None or self._seen[1] != photos:
-            self._seen = None  # if reading fails, the next call begins again
+        # Whatever stops the reading, and be it a signal between two lines: the next call then begins again.
+        seen, self._seen = self._seen, None
+        if seen is None or seen[1] != photos:
+            seen = None
             self._clear(connection.execute("SELECT count(*) FROM photo").fetchone()[0])
         first = self._count
         self._read(connection)
-        if self._seen is None or self._seen[0] != merges:
+        if seen is None or seen[0] != merges:
             first = 0
         if first < self._count:
             self._people[first : self._count] = self._owners[first : self._count]
@@ -128,7 +132,7 @@ class Index:
 
     def _read(self, connection: sqlite3.Connection) -> None:
         """The photographs behind the last one that was read."""
-        hidden = np.fromiter(_hidden(connection), np.int64)
+        hidden = np.fromiter(hidden_people(connection), np.int64)
         cursor = connection.execute("SELECT encoding FROM photo WHERE id > ? ORDER BY id", (self._last,))
         while rows := cursor.fetchmany(_AT_ONCE):
             try:
@@ -191,27 +195,3 @@ class Index:
         """Distance of one encoding (1, d) to a person; None to one without a photograph."""
         rows = np.flatnonzero(self.people == person)
         return float(np.sqrt(to_host(ops.pairwise_sqdist(query, self.points[rows])).min())) if len(rows) else None
-
-
-def merged_roots(connection: sqlite3.Connection) -> dict[int, int]:
-    """Each merged person's number -> that of the one at the end of its chain of merges."""
-    into: dict[int, Any] = dict(
-        connection.execute("SELECT id, merged_into FROM person WHERE merged_into IS NOT NULL").fetchall()
-    )
-    roots = {}
-    for person in into:
-        root, steps = person, 0
-        while root in into:
-            root, steps = into[root], steps + 1
-            if steps > len(into):
-                raise GalleryError("[gallery] the file is damaged: people were merged in a circle")
-        roots[person] = root
-    return roots
-
-
-def _hidden(connection: sqlite3.Connection) -> list[int]:
-    """Those who were removed, and those merged into them."""
-    removed = {row[0] for row in connection.execute("SELECT id FROM person WHERE removed")}
-    if not removed:
-        return []
-    return sorted(removed | {person for person, root in merged_roots(connection).items() if root in removed})

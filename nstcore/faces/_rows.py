@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError
 from nstcore.faces._index import pack
-from nstcore.faces.people import to_enrol
+from nstcore.faces.people import fact_sum, to_enrol
 from nstcore.faces.records import source_name
 from nstcore.faces.store import MAX_TEXT
 
@@ -63,22 +63,26 @@ class Facts:
 
 def insert(
     connection: sqlite3.Connection,
-    names: Sequence[str],
+    people: NDArray[np.int64],
     vectors: NDArray[np.float32],
     facts: Sequence[Facts] | None,
 ) -> int:
-    """Add checked encodings (n, size) of the people with these names; give the number of the first photograph."""
+    """Add checked encodings (n, size) of the people with these numbers (n,); give the first photograph's number."""
     first = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM photo").fetchone()[0]
-    numbers = {name: to_enrol(connection, name) for name in dict.fromkeys(names)}
-    people = np.array([numbers[name] for name in names], np.int64)
     photos = np.arange(first, first + len(vectors), dtype=np.int64)
     rows = zip(photos.tolist(), people.tolist(), pack(vectors, photos, people), strict=True)
     connection.executemany("INSERT INTO photo (id, person, encoding) VALUES (?, ?, ?)", rows)
     if facts is not None:
         known = (
-            (number, fact.source, fact.digest, fact.text())
+            (number, fact.source, fact.digest, text := fact.text(), fact_sum(number, fact.source, fact.digest, text))
             for number, fact in zip(photos.tolist(), facts, strict=True)
             if fact != Facts()
         )
-        connection.executemany("INSERT INTO fact (photo, source, digest, about) VALUES (?, ?, ?, ?)", known)
+        connection.executemany("INSERT INTO fact (photo, source, digest, about, sum) VALUES (?, ?, ?, ?, ?)", known)
     return int(first)
+
+
+def numbers(connection: sqlite3.Connection, names: Sequence[str]) -> NDArray[np.int64]:
+    """The numbers of people who get photographs, new ones where nobody has the name; errors as `to_enrol`."""
+    found = {name: to_enrol(connection, name) for name in dict.fromkeys(names)}
+    return np.array([found[name] for name in names], np.int64)

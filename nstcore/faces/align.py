@@ -18,6 +18,7 @@ from nstcore.ops._op import whole
 Array = NDArray[Any]
 Matrix = NDArray[np.float64]
 
+MAX_SIDE = 4096  # of a chip: 200 MB in float32
 CHIP = 150  # the encoder's; a test compares them, since importing the models takes longer than this whole package
 #: where the five landmarks shall lie in a chip of 150 × 150 pixels, counted from its upper left corner
 TEMPLATE = np.array([(47.6, 44.8), (102.4, 44.8), (75.0, 77.1), (49.5, 104.3), (100.5, 104.3)])
@@ -30,7 +31,7 @@ def align(image: Any, face: Face | Sequence[Face], size: int = CHIP) -> Any:
         image: the picture that the face was found in, as `nstcore.images.load` takes it; or a `Tensor` (h, w, 3) of RGB
             in [0, 1], through which gradients flow.
         face: one face, or several.
-        size: side of the chip, in pixels.
+        size: side of the chip, in pixels, at most 4096.
 
     Returns:
         RGB in [0, 1], black where the picture ends: float32 (size, size, 3) for one face, (n, size, size, 3) for
@@ -45,13 +46,23 @@ def align(image: Any, face: Face | Sequence[Face], size: int = CHIP) -> Any:
     >>> align(np.zeros((150, 150, 3), np.uint8), [face, face]).shape
     (2, 150, 150, 3)
     """
-    picture, side = _picture(image), _count("a size", size, 1)
+    picture, side = _picture(image), _count("a size", size, 1, MAX_SIDE)
     one = isinstance(face, Face)
     faces = [face] if isinstance(face, Face) else list(face)
     chips = [_chip(picture, similarity(_landmarks(f), TEMPLATE * (side / CHIP)), side) for f in faces]
     if not chips:
         return np.zeros((0, side, side, 3), picture.dtype)
     return chips[0][0] if one else _joined(chips)
+
+
+def visible(height: int, width: int, face: Face) -> float:
+    """The part of a face's chip, from 0 to 1, that a picture of this size covers.
+
+    >>> visible(150, 150, Face((0, 0, 150, 150), TEMPLATE.astype(np.float32), 1.0))
+    1.0
+    """
+    ones = np.broadcast_to(np.float32(1), (height, width, 3))  # of no memory, however large
+    return float(_chip(ones, similarity(_landmarks(face), TEMPLATE), CHIP).mean())
 
 
 def jittered(image: Any, face: Face, count: int, *, seed: int = 0, size: int = CHIP) -> Any:
@@ -61,7 +72,7 @@ def jittered(image: Any, face: Face, count: int, *, seed: int = 0, size: int = C
     mirrored. The same seed gives the same chips, and the first ones do not depend on how many follow. Arguments and
     errors as `align`.
     """
-    picture, side = _picture(image), _count("a size", size, 1)
+    picture, side = _picture(image), _count("a size", size, 1, MAX_SIDE)
     base = np.vstack([similarity(_landmarks(face), TEMPLATE * (side / CHIP)), [0, 0, 1]])
     chips = [_chip(picture, change @ base, side) for change in _changes(count, side, seed)]
     return _joined(chips) if chips else np.zeros((0, side, side, 3), picture.dtype)
@@ -89,7 +100,7 @@ def jittered_chips(chips: Any, count: int, *, seed: int = 0) -> NDArray[np.float
 
 def _changes(count: int, side: int, seed: int) -> list[Matrix]:
     """Small similarities (2, 3) of a chip, about its centre; every second one mirrors it."""
-    rng, centre, changes = np.random.default_rng(seed), np.full(2, side / 2), []
+    rng, centre, changes = np.random.default_rng(_count("a seed", seed, 0)), np.full(2, side / 2), []
     for index in range(_count("a count", count, 0)):
         turn, growth = rng.normal(0, np.deg2rad(3)), np.exp(rng.normal(0, 0.03))
         shift = rng.normal(0, 0.015 * side, 2)
@@ -120,10 +131,11 @@ def similarity(source: Array, target: Array) -> Matrix:
     return np.column_stack([linear, to_mean - linear @ from_mean])
 
 
-def _count(name: str, value: int, least: int) -> int:
+def _count(name: str, value: int, least: int, most: int | None = None) -> int:
     found = whole("align", name, value)
-    if found < least:
-        raise ArgumentError(f"[align] expects {name} of at least {least}, got {found}")
+    if found < least or (most is not None and found > most):
+        limit = f"at least {least}" if found < least else f"at most {most}"
+        raise ArgumentError(f"[align] expects {name} of {limit}, got {found}")
     return found
 
 
@@ -142,7 +154,7 @@ def _landmarks(face: Face) -> Array:
 
 def _picture(image: Any) -> Any:
     if not isinstance(image, Tensor):
-        return images.load(image)
+        return images.readable(image)
     if len(image.shape) != 3 or image.shape[2] != 3:
         raise ShapeError(f"[align] expects a tensor (h, w, 3), got {image.shape}")
     return image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from nstcore.errors import ArgumentError, ShapeError
 from nstcore.faces._statistics import Rate, Sample, allowed_events, check_rate, fit_logistic, needed_trials
 from nstcore.faces.calibration import Calibration
 from nstcore.faces.pairs import Pairs, all_pairs
+from nstcore.faces.several import several_photographs
 
 Array = NDArray[Any]
 
@@ -31,6 +32,8 @@ class CalibrationReport:
     false_accept_people, false_reject_people: intervals from drawing the people anew (bootstrap); the wider ones where
         the pairs are of few people. None where the people are not known, and where nothing happened: no drawing of
         people without an error has one.
+    several: (n, false-accept rate against a person with n photographs, of whom the nearest decides), for the n that the
+        people had; empty for distances and lists of pairs. The claim is for n = 1.
     """
 
     calibration: Calibration
@@ -40,6 +43,7 @@ class CalibrationReport:
     people: int | None
     false_accept_people: tuple[float, float] | None
     false_reject_people: tuple[float, float] | None
+    several: tuple[tuple[int, float], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Give all fields as plain values."""
@@ -47,6 +51,7 @@ class CalibrationReport:
             "calibration": self.calibration.to_json(), "confidence": self.confidence, "people": self.people,
             "false_accept": {**self.false_accept.to_json(), "people_interval": self.false_accept_people},
             "false_reject": {**self.false_reject.to_json(), "people_interval": self.false_reject_people},
+            "several_photographs": [{"photographs": n, "false_accept_rate": rate} for n, rate in self.several],
         }  # fmt: skip
 
 
@@ -64,7 +69,8 @@ def calibrate(
     limit of the rate is `false_accept_rate`: B(confidence; k + 1, n − k), a quantile of the Beta distribution. As k
     follows from n alone, the limit holds although the threshold was chosen on the same pairs (Wilks' tolerance limit):
     at `confidence`, the rate among further independent pairs of two people is at most `false_accept_rate`.
-    Pairs that share a person are not independent; the report says what remains when the people are drawn anew.
+    Pairs that share a person are not independent; the report says what remains when the people are drawn anew. Nor is
+    the rate that of a person with several photographs, of whom the nearest decides: the report has it for each number.
 
     Args:
         values: encodings, float (n, d), all pairs of which are taken; or the distances (n,) of pairs.
@@ -89,15 +95,21 @@ def calibrate(
     """
     array = np.asarray(values)
     if array.ndim == 2:
-        return calibrate_pairs(
+        report = calibrate_pairs(
             all_pairs(array, labels), false_accept_rate=false_accept_rate, confidence=confidence, source=source
         )
+        return with_several(report, array, labels)
     same = np.asarray(labels)
     if array.ndim != 1 or same.shape != array.shape or same.dtype != bool:
         raise ShapeError(
             f"[calibrate] expects distances (n,) with bool labels (n,), got {array.shape}, {same.dtype} {same.shape}"
         )
     return _calibrate(array.astype(np.float64), same, None, false_accept_rate, confidence, source)
+
+
+def with_several(report: CalibrationReport, encodings: Array, labels: Any) -> CalibrationReport:
+    """The report with the rates of `several_photographs` at its threshold."""
+    return replace(report, several=several_photographs(encodings, labels, report.calibration.threshold))
 
 
 def calibrate_pairs(
@@ -118,7 +130,7 @@ def _calibrate(
     if not (np.isfinite(distances).all() and (distances >= 0).all()):
         raise ArgumentError("[calibrate] expects distances of at least 0, got negative, infinite or NaN ones")
     ones, twos = int(same.sum()), int((~same).sum())
-    _check_numbers(ones, twos, rate, confidence)
+    check_numbers(ones, twos, rate, confidence)
     threshold = _threshold(distances, same, allowed_events(rate, twos, confidence))
     slope, offset = fit_logistic(Sample(distances, same))
     passed = distances <= threshold
@@ -133,7 +145,8 @@ def _calibrate(
     )
 
 
-def _check_numbers(ones: int, twos: int, rate: float, confidence: float) -> None:
+def check_numbers(ones: int, twos: int, rate: float, confidence: float) -> None:
+    """Refuse, with `ArgumentError`, a rate that so many pairs of one person and of two cannot show."""
     needed = needed_trials(rate, confidence)
     if twos < needed:
         best = -np.expm1(np.log1p(-confidence) / twos) if twos else 1.0

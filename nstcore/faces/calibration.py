@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from nstcore.errors import GalleryError
+
+_LONGEST = 16_384  # characters of a calibration in a file
 
 
 @dataclass(frozen=True)
@@ -39,3 +45,24 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """Give all fields as plain values."""
         return asdict(self)
+
+    def is_sound(self) -> bool:
+        """Whether every field has a value that it may have: a file may hold anything."""
+        numbers: Iterable[Any] = (
+            self.threshold, self.slope, self.offset, self.same, self.different, self.false_accept_rate or 0
+        )  # fmt: skip
+        plain = all(isinstance(n, (int, float)) and not isinstance(n, bool) and abs(n) < 1e12 for n in numbers)
+        kinds = isinstance(self.calibrated, bool) and isinstance(self.source, str) and len(self.source) < _LONGEST // 8
+        return plain and self.threshold >= 0 and kinds
+
+    @classmethod
+    def from_stored(cls, text: str) -> Calibration:
+        """From what `to_json` gave, as JSON. Raises `GalleryError`."""
+        try:
+            facts = json.loads(text) if len(text) <= _LONGEST else None
+            calibration = cls(**facts) if isinstance(facts, dict) else None
+        except (ValueError, TypeError, RecursionError):
+            calibration = None
+        if calibration is None or not calibration.is_sound():
+            raise GalleryError("[gallery] the file is damaged: its calibration cannot be read")
+        return calibration

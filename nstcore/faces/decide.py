@@ -124,7 +124,15 @@ def _match(
     told = next((c for c in candidates if c.name == name), candidates[0] if candidates else None)
     if told is None:
         return Match(
-            face, None, None, math.inf, limit, -math.inf, 0.0, calibration.calibrated, "nobody: none is enrolled"
+            face,
+            None,
+            None,
+            math.inf,
+            limit,
+            -math.inf,
+            0.0,
+            calibration.calibrated,
+            "nobody: the gallery has nobody to compare with",
         )
     compared = f"{told.name} ({told.photos} photograph{'' if told.photos == 1 else 's'})"
     if name is None and told.distance <= limit:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nstcore import images
 from nstcore.errors import ArgumentError
 from nstcore.faces.face import Face
+from nstcore.ops._op import whole
 
 if TYPE_CHECKING:
     from nstcore.models import MTCNN
@@ -62,6 +63,8 @@ def detect(
     from nstcore.faces import _cascade
 
     _check(min_size, thresholds, max_faces, max_side)
+    if whole("detect", "max_pixels", max_pixels) < 1:
+        raise ArgumentError(f"[detect] expects max_pixels of at least 1, got {max_pixels}")
     levels = _read(image, max_pixels)
     shrunk = 1.0
     if max_side is not None and max(levels.shape[:2]) > max_side:
@@ -86,7 +89,7 @@ def _read(image: images.Source, max_pixels: int) -> NDArray[np.uint8]:
     ready = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     if isinstance(image, np.ndarray) and ready and 0 < image.size <= 3 * max_pixels:
         return image
-    return _levels(images.load(image, max_pixels=max_pixels))
+    return _levels(images.readable(image, max_pixels=max_pixels))
 
 
 def _levels(image: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -97,10 +100,15 @@ def _levels(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     return levels
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
 def _check(min_size: Any, thresholds: Any, max_faces: Any, max_side: Any) -> None:
-    if not isinstance(min_size, (int, float, np.number)) or not _SMALLEST <= min_size < math.inf:
+    if not _is_number(min_size) or not _SMALLEST <= min_size < math.inf:
         raise ArgumentError(f"[detect] expects min_size of at least {_SMALLEST} pixels, got {min_size!r}")
-    if len(thresholds) != 3 or not all(0 <= value <= 1 for value in thresholds):
+    three = isinstance(thresholds, (tuple, list, np.ndarray)) and len(thresholds) == 3
+    if not three or not all(_is_number(value) and 0 <= value <= 1 for value in thresholds):
         raise ArgumentError(f"[detect] expects three thresholds in [0, 1], got {thresholds!r}")
     for name, value in (("max_faces", max_faces), ("max_side", max_side)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):

@@ -43,7 +43,7 @@ def draw(image: images.Source, faces: Iterable[tuple[Face, str, bool | None]]) -
     """
     from PIL import Image, ImageDraw
 
-    levels = np.rint(images.load(image) * np.float32(255)).astype(np.uint8)
+    levels = np.rint(images.readable(image) * np.float32(255)).astype(np.uint8)
     picture = Image.fromarray(levels)
     pen = ImageDraw.Draw(picture)
     boxes = list(faces)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError
-from nstcore.faces._statistics import Rate, needed_trials
+from nstcore.faces._statistics import Rate, check_rate, needed_trials
 from nstcore.faces.calibration import Calibration
 from nstcore.faces.identification import OpenSet, open_set
-from nstcore.faces.pairs import Pairs, all_pairs
+from nstcore.faces.pairs import Pairs, all_pairs, as_encodings, in_order
 
 Array = NDArray[Any]
 
@@ -154,20 +154,23 @@ def evaluate(
         false_accept_rates: for the validation rates; one is reported only where there are `needed_trials` pairs of two
             people for it at 95 %, about 3 / rate.
 
+    Folds and drawings come from the encodings alone, not from names or the order of photographs.
     Raises `ArgumentError` without a pair of either kind, `ShapeError` for arrays that do not fit.
     """
-    pairs = all_pairs(encodings, labels)
-    person = np.unique(np.asarray(labels), return_inverse=True)[1]
-    found = open_set(np.asarray(encodings, np.float64), person, calibration.threshold)
-    return _evaluate(pairs, calibration, false_accept_rates, _people_folds(pairs, person), found, len(person))
+    rates = tuple(check_rate("evaluate", "a false-accept rate", rate) for rate in false_accept_rates)
+    pairs, points = all_pairs(encodings, labels), as_encodings(encodings)
+    order, person = in_order(points, labels)
+    found = open_set(points[order], person[order], calibration.threshold)
+    return _evaluate(pairs, calibration, rates, _people_folds(pairs, person), found, len(person))
 
 
 def evaluate_pairs(
     pairs: Pairs, calibration: Calibration, *, false_accept_rates: tuple[float, ...] = FALSE_ACCEPT_RATES
 ) -> Evaluation:
     """Evaluate given pairs; the folds are those of the pairs, as in LFW's list."""
+    rates = tuple(check_rate("evaluate", "a false-accept rate", rate) for rate in false_accept_rates)
     parts = [] if pairs.fold is None else [(pairs.fold != f, pairs.fold == f) for f in np.unique(pairs.fold)]
-    return _evaluate(pairs, calibration, false_accept_rates, parts if len(parts) > 1 else [], None, None)
+    return _evaluate(pairs, calibration, rates, parts if len(parts) > 1 else [], None, None)
 
 
 def roc(distances: Array, same: Array) -> Roc:
@@ -237,8 +240,8 @@ def _validation(curve: Roc, same: Array, different: int, rate: float) -> Validat
 def _people_folds(pairs: Pairs, person: Array) -> list[tuple[Array, Array]]:
     """Folds that share no person: tried are the pairs inside a fold, the threshold comes from those outside it.
 
-    Ten, or fewer where not every fold would have two people, one of them with two photographs. The people are dealt
-    out in an order that is always the same.
+    Ten, or fewer where not every fold would have two people, one of them with two photographs. The people, numbered by
+    `in_order`, are dealt out in an order that is always the same and does not depend on their names.
     """
     photographs = np.bincount(person)
     order = np.random.default_rng(0).permutation(len(photographs))

@@ -14,8 +14,9 @@ from nstcore.errors import ArgumentError, GalleryError
 from nstcore.faces import people as who
 from nstcore.faces._index import body, unpack
 from nstcore.faces._rows import Facts, insert
+from nstcore.faces.calibration import Calibration
 from nstcore.faces.records import clean_name
-from nstcore.faces.store import MAX_SIZE
+from nstcore.faces.store import MAX_SIZE, Identity, Store
 from nstcore.files import PathLike, atomic_write
 from nstcore.weights import archive, npy
 from nstcore.weights.format import array_digest, meta_digest
@@ -26,52 +27,89 @@ _KEYS = ("encodings", "facts")
 
 
 @dataclass(frozen=True)
+class Exported:
+    """A person as an export has them: the name of the one merged into, if any."""
+
+    name: str
+    into: str | None
+    removed: bool
+
+
+@dataclass(frozen=True)
 class Content:
-    """What is in an exported file, checked. people: (name, name of the one merged into, removed)."""
+    """What is in an exported file, checked. people: in the order in which they came. calibration: as JSON."""
 
     model: str
     digest: str
     size: int
-    people: list[tuple[str, str | None, bool]]
+    calibration: str | None
+    people: list[Exported]
     owners: list[int]
     facts: list[Facts]
     encodings: NDArray[np.float32]
 
+    @property
+    def identity(self) -> Identity:
+        """The encoder that the encodings are of."""
+        return self.model, self.digest, self.size
+
     def store(self, connection: sqlite3.Connection) -> tuple[int, int]:
-        """Add what is not there yet: how many photographs were added, and how many passed over."""
-        new = {name for name, _, _ in self.people if who.look_up(connection, name) is None}
-        names = [self.people[owner][0] for owner in self.owners]
-        wanted = [i for i, name in enumerate(names) if not self._is_there(connection, name, i)]
-        insert(connection, [names[i] for i in wanted], self.encodings[wanted], [self.facts[i] for i in wanted])
-        for name in (name for name, _, _ in self.people if name in new):
-            who.to_enrol(connection, name)  # also people without a photograph of their own
-        for name, into, _ in self.people:
-            if name in new and into is not None and into != name:
-                who.merge(connection, name, into)
-        for name, into, removed in self.people:
-            if name in new and removed and into is None:
-                who.set_removed(connection, name, True)
-        return len(wanted), len(names) - len(wanted)
+        """Add what is not there yet: how many photographs were added, and how many passed over.
 
-    def _is_there(self, connection: sqlite3.Connection, name: str, i: int) -> bool:
-        """By the digest of the picture; without one, by the encoding."""
-        digest = self.facts[i].digest
-        if digest is not None:
-            return who.with_digest(connection, digest) is not None
-        person = who.look_up(connection, name)
-        if person is None:
-            return False
-        there = connection.execute("SELECT encoding FROM photo WHERE person = ?", (person.id,))
-        return any(body(row[0]) == self.encodings[i].tobytes() for row in there)
+        People who are there stay as they are, removed ones removed; new ones come with the merges and removals of the
+        file, except those whose photographs are all there already, under whatever name.
+        """
+        known = {person.name: who.look_up(connection, person.name) for person in self.people}
+        wanted = self._missing(connection, known)
+        new = self._new_people({name for name, row in known.items() if row is None}, wanted)
+        ids = {name: row.id if row else who.add(connection, name) for name, row in known.items() if row or name in new}
+        for person in self.people:
+            if person.name in new and (person.into is not None or person.removed):
+                into = None if person.into is None else ids[person.into]
+                who.write(connection, who.Row(ids[person.name], person.name, into, person.removed))
+        owners = np.array([ids[self.people[self.owners[i]].name] for i in wanted], np.int64)
+        insert(connection, owners, self.encodings[wanted], [self.facts[i] for i in wanted])
+        return len(wanted), len(self.owners) - len(wanted)
+
+    def _new_people(self, unknown: set[str], wanted: list[int]) -> set[str]:
+        """Who is made: with a photograph to be added, or none in the file; and those into whom they were merged."""
+        owning, adding = set(self.owners), {self.owners[i] for i in wanted}
+        into = {person.name: person.into for person in self.people}
+        new: set[str] = set()
+        for number, person in enumerate(self.people):
+            name: str | None = person.name if number in adding or number not in owning else None
+            while name in unknown and name not in new:
+                new.add(name)
+                name = into[name]
+        return new
+
+    def _missing(self, connection: sqlite3.Connection, known: dict[str, who.Row | None]) -> list[int]:
+        """Which photographs are not there: by the digest of the picture; without one, by the person's encodings."""
+        wanted, without_digest = [], dict[int, list[int]]()
+        for i, (owner, fact) in enumerate(zip(self.owners, self.facts, strict=True)):
+            if fact.digest is None:
+                without_digest.setdefault(owner, []).append(i)
+            elif connection.execute("SELECT 1 FROM fact WHERE digest = ?", (fact.digest,)).fetchone() is None:
+                wanted.append(i)
+        for owner, photos in without_digest.items():
+            row, there = known[self.people[owner].name], set[bytes]()
+            if row is not None:
+                rows = connection.execute("SELECT encoding FROM photo WHERE person = ?", (row.id,))
+                there = {body(encoding) for (encoding,) in rows}
+            wanted += [i for i in photos if self.encodings[i].tobytes() not in there]
+        return sorted(wanted)
 
 
-def write(path: PathLike, connection: sqlite3.Connection) -> int:
-    """Write the gallery atomically, for its owner alone; give the number of photographs."""
-    model, digest, size = connection.execute("SELECT model, digest, size FROM gallery").fetchone()
-    rows = connection.execute("SELECT id, name, merged_into, removed FROM person ORDER BY id").fetchall()
-    place = {row[0]: number for number, row in enumerate(rows)}
-    names = {row[0]: row[1] for row in rows}
-    people = [{"name": row[1], "merged_into": names.get(row[2]), "removed": bool(row[3])} for row in rows]
+def write(path: PathLike, connection: sqlite3.Connection, about: tuple[Identity, str | None]) -> int:
+    """Write the gallery atomically, for its owner alone; give the number of photographs.
+
+    about: the encoder that it is for, and its calibration.
+    """
+    (model, digest, size), calibration = about
+    rows = who.all_rows(connection)
+    place = {row.id: number for number, row in enumerate(rows)}
+    names: dict[int | None, str] = {row.id: row.name for row in rows}
+    people = [{"name": row.name, "merged_into": names.get(row.merged_into), "removed": row.removed} for row in rows]
     encodings, owners = _encodings(connection, size)
     photos = [
         {"person": place[owner], "source": photo.source, "digest": photo.digest, "about": photo.about}
@@ -79,6 +117,7 @@ def write(path: PathLike, connection: sqlite3.Connection) -> int:
     ]
     facts: dict[str, Any] = {
         "format": FORMAT, "format_version": VERSION, "model": model, "digest_of_model": digest, "size": size,
+        "calibration": None if calibration is None else Calibration.from_stored(calibration).to_json(),
         "people": people, "photos": photos, "digests": {"encodings": array_digest(encodings)},
     }  # fmt: skip
     facts["digest"] = meta_digest(facts)
@@ -108,6 +147,11 @@ def _encodings(connection: sqlite3.Connection, size: int) -> tuple[NDArray[np.fl
             raise GalleryError(f"[gallery] the file is damaged: {error}") from error
         done += len(rows)
     return encodings, owners
+
+
+def make(path: PathLike, content: Content) -> None:
+    """Make a gallery without people, for the encoder of an export, where there is no file."""
+    Store(path, create=lambda: content.identity, timeout=5.0).close()
 
 
 def read(path: PathLike) -> Content:
@@ -142,7 +186,7 @@ def _content(encodings: NDArray[Any], facts: Any) -> Content:
         raise ValueError(f"has encodings {encodings.shape} for another number of photographs")
     if encodings.dtype != np.float32 or not np.isfinite(encodings).all():
         raise ValueError("has encodings that are not finite float32 numbers")
-    people = _people(facts["people"])
+    people, calibration = _people(facts["people"]), _calibration(facts["calibration"])
     owners = [photo["person"] for photo in photos]
     if not all(type(owner) is int and 0 <= owner < len(people) for owner in owners):
         raise ValueError("has a photograph of nobody")
@@ -153,10 +197,19 @@ def _content(encodings: NDArray[Any], facts: Any) -> Content:
     digests = [fact.digest for fact in checked if fact.digest]
     if len(set(digests)) != len(digests):
         raise ValueError("has one picture twice")
-    return Content(model, digest, size, people, owners, checked, np.ascontiguousarray(encodings))
+    return Content(model, digest, size, calibration, people, owners, checked, np.ascontiguousarray(encodings))
 
 
-def _people(rows: Any) -> list[tuple[str, str | None, bool]]:
+def _calibration(facts: Any) -> str | None:
+    if facts is None:
+        return None
+    try:
+        return json.dumps(Calibration.from_stored(json.dumps(facts)).to_json())
+    except GalleryError as error:
+        raise ValueError("has a calibration that cannot be read") from error
+
+
+def _people(rows: Any) -> list[Exported]:
     found = []
     for row in rows:
         name, into, removed = row["name"], row["merged_into"], row["removed"]
@@ -168,8 +221,14 @@ def _people(rows: Any) -> list[tuple[str, str | None, bool]]:
             raise ValueError(f"has a person without a proper name: {error}") from error
         if clean != name:
             raise ValueError("has a name that is not in the form that a gallery keeps")
-        found.append((clean, into, removed))
-    names = {name for name, _, _ in found}
-    if len(names) != len(found) or not {into for _, into, _ in found if into is not None} <= names:
+        if removed and into is not None:
+            raise ValueError("has somebody who is merged and removed")
+        found.append(Exported(clean, into, removed))
+    merges = {person.name: person.into for person in found}
+    if len(merges) != len(found) or not set(merges.values()) - {None} <= set(merges):
         raise ValueError("has a name twice, or a person merged into nobody")
+    try:
+        who.ends(merges)
+    except GalleryError as error:
+        raise ValueError("has people who were merged in a circle") from error
     return found

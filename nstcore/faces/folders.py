@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError, ImageError, ShapeError
 from nstcore.faces.encoder import Encoder, load_encoder
-from nstcore.faces.pairs import Pairs, all_pairs, between
+from nstcore.faces.pairs import MAX_PAIRS, Pairs, all_pairs, between, count_pairs
 from nstcore.faces.pipeline import Encoded, encode_faces
 from nstcore.files import PathLike
 
@@ -123,6 +123,19 @@ def pairs_in(
     return between(points, person, kept[:, 0], kept[:, 1], kept[:, 2]), found
 
 
+def most_pairs(folder: PathLike, listed: PathLike | None = None) -> tuple[int, int]:
+    """How many pairs of one person and of two `pairs_in` would give, were a face found in every file.
+
+    Raises what `pairs_in` raises for the folder and the list.
+    """
+    if listed is not None:
+        of_one = [a == b for a, _, b, _, _ in read_pairs(listed)]
+        return sum(of_one), len(of_one) - sum(of_one)
+    counts = np.unique([person for person, _ in people_in(folder)], return_counts=True)[1]
+    same, different = count_pairs(counts)
+    return min(same, MAX_PAIRS), min(different, MAX_PAIRS)
+
+
 def read_pairs(path: PathLike) -> list[Listed]:
     """Read a list of pairs in the format of Labeled Faces in the Wild.
 
@@ -164,7 +177,7 @@ def _lines(path: PathLike) -> list[str]:
     try:
         with open(path, "rb") as file:
             content = file.read(_MAX_LIST_BYTES + 1)
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
         raise ArgumentError(f"[pairs] {path}: cannot be read: {reason}") from error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +15,17 @@ from numpy.typing import NDArray
 from nstcore.errors import ArgumentError, GalleryError, ShapeError
 from nstcore.faces import people as who
 from nstcore.faces._index import Index
-from nstcore.faces._rows import Facts, insert
+from nstcore.faces._rows import Facts, insert, numbers
 from nstcore.faces.answers import Match, Verification
 from nstcore.faces.calibration import Calibration
 from nstcore.faces.records import Enrolment, Found, Person, Photo, clean_name
-from nstcore.faces.store import MAX_TEXT, Store
-from nstcore.files import PathLike
+from nstcore.faces.store import Identity, Store
+from nstcore.files import PathLike, check_output
 from nstcore.ops._op import whole
 
 if TYPE_CHECKING:
     from nstcore.faces.encoder import Encoder
+    from nstcore.faces.exchange import Content
     from nstcore.images import Source
 
 Array = NDArray[Any]
@@ -37,13 +39,14 @@ class Gallery:
     file; what another one changes is seen at the next call. An object serves the thread that made it.
 
     Args:
-        path: the file; a new one gets the mode 0600.
+        path: the file; a new one gets the mode 0600. An empty file is no gallery.
         encoder: what turns faces into encodings; None takes the embedded one, once it is needed.
         create: whether a file that does not exist is made.
         timeout: seconds to wait while another process writes.
 
     Raises:
         GalleryError: no gallery, a damaged one, one of another encoder; locked, read-only, or the disk is full.
+        ArgumentError: no encoder, or a timeout outside 0 to 3600 s.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -57,19 +60,17 @@ class Gallery:
     def __init__(
         self, path: PathLike, *, encoder: Encoder | None = None, create: bool = True, timeout: float = 5.0
     ) -> None:
-        self._store = Store(path, create=create, timeout=timeout)
+        made_for = None if encoder is None else _identity(encoder)
         self._encoder = encoder
         self._index: Index | None = None
+        self._store = Store(path, create=(lambda: made_for or self._embedded()) if create else None, timeout=timeout)
         try:
-            if self._store.is_new:
-                made_for = self._encoder = encoder or _embedded()
-                self._store.fill(made_for.id, made_for.digest, made_for.size)
-            with self._store.reading() as connection:
-                row = connection.execute("SELECT model, digest, size, to_scrub FROM gallery").fetchone()
-            self._model, self._digest, self._size, to_scrub = row
+            (self._model, self._digest, self._size), _ = self._store.identity()
             if self._encoder is not None:  # also of a file that another process has made meanwhile
                 self._check_encoder(self._encoder)
-            if to_scrub:
+            with self._store.reading() as connection:
+                forgotten, scrubbed = connection.execute("SELECT forgotten, scrubbed FROM gallery").fetchone()
+            if scrubbed < forgotten:
                 self._finish_forgetting()
         except BaseException:
             self._store.close()
@@ -109,7 +110,9 @@ class Gallery:
     def encoder(self) -> Encoder:
         """What turns faces into encodings. Raises `GalleryError` if it is not the one that the gallery is for."""
         if self._encoder is None:
-            encoder = _embedded()
+            from nstcore.faces.encoder import load_encoder
+
+            encoder = load_encoder()
             self._check_encoder(encoder)
             self._encoder = encoder
         return self._encoder
@@ -117,17 +120,16 @@ class Gallery:
     @property
     def calibration(self) -> Calibration:
         """Threshold and probabilities: those that were stored with `set_calibration`, else the encoder's."""
-        with self._store.reading() as connection:
-            text = connection.execute("SELECT calibration FROM gallery").fetchone()[0]
-        return self.encoder.calibration if text is None else _calibration(text)
+        _, text = self._store.identity()
+        return self.encoder.calibration if text is None else Calibration.from_stored(text)
 
     def set_calibration(self, calibration: Calibration | None) -> None:
-        """Keep a calibration in the file; None goes back to the encoder's."""
-        if calibration is not None and not _is_sound(calibration):
+        """Keep a calibration in the file; None goes back to the encoder's. Raises `ArgumentError` for anything else."""
+        if calibration is not None and not (isinstance(calibration, Calibration) and calibration.is_sound()):
             raise ArgumentError(f"[gallery] expects a calibration of finite numbers, got {calibration!r:.300}")
         text = None if calibration is None else json.dumps(calibration.to_json())
         with self._store.changing() as connection:
-            connection.execute("UPDATE gallery SET calibration = ?", (text,))
+            self._store.keep_calibration(connection, text)
 
     # ---- photographs come in ----
 
@@ -173,18 +175,25 @@ class Gallery:
         Raises `ShapeError` for another dimension, `ArgumentError` for values that are not finite; others as `enroll`.
         """
         clean, facts = clean_name(name), Facts.checked(source, digest, about)
-        vector = self._vectors("add", np.reshape(encoding, -1)[None])[0]
-        known = self._enrolled(clean, facts.digest) if facts.digest else None
+        vector = self._vectors("add", encoding, rows=1)[0]
+        known = self._enrolled(clean, facts.digest)
         return Enrolment(known, added=False) if known else self._add(clean, vector, facts, ())
 
     def add_many(self, names: Sequence[str], encodings: Array) -> None:
-        """Add ready encodings (n, size), each of the person with the name at its place, all or none of them."""
+        """Add ready encodings (n, size), each of the person with the name at its place, all or none of them.
+
+        Raises `ArgumentError` for what are no names; others as `add`.
+        """
         vectors = self._vectors("add_many", encodings)
+        names = [names] if isinstance(names, (str, bytes)) else list(names)
         if len(names) != len(vectors):
             raise ShapeError(f"[add_many] expects a name an encoding, got {len(names)} and {len(vectors)}")
-        clean = {name: clean_name(name) for name in set(names)}
+        clean: dict[str, str] = {}
+        for name in names:
+            if not isinstance(name, str) or name not in clean:
+                clean[name] = clean_name(name)  # first: what is no text may have no hash
         with self._store.changing() as connection:
-            insert(connection, [clean[name] for name in names], vectors, None)
+            insert(connection, numbers(connection, [clean[name] for name in names]), vectors, None)
 
     # ---- answers ----
 
@@ -219,7 +228,10 @@ class Gallery:
         # with one_each at most all other faces take somebody away from a face
         candidates = self.search(np.stack([encoding for _, encoding in found]), len(found) if one_each else 1)
         faces = [face for face, _ in found]
-        return identification(faces, candidates, self.calibration, threshold=threshold, one_each=one_each)
+        matches = identification(faces, candidates, self.calibration, threshold=threshold, one_each=one_each)
+        if not any(candidates) and len(self):
+            return [replace(match, compared="nobody: all who are enrolled have been removed") for match in matches]
+        return matches
 
     def verify(self, name: str, image: Source, *, threshold: float | None = None, **options: Any) -> Verification:
         """Whether the one face in a picture is that person's; options as `enroll`, errors too."""
@@ -309,30 +321,43 @@ class Gallery:
         self._store.check()
         with self._store.reading() as connection:
             Index(self.size).check(connection)
+            who.everybody(connection)
             for _ in who.photos(connection):
                 pass
+        self._store.identity()
 
     # ---- files ----
 
     def export(self, path: PathLike) -> int:
-        """Write everything into an .npz that `load_from` reads; give how many photographs. See docs/guide/faces.md."""
+        """Write everything into an .npz that `load_from` reads; give how many photographs. See docs/guide/faces.md.
+
+        Raises `OutputError` for a place that cannot be written, the gallery's own file among them.
+        """
         from nstcore.faces.exchange import write
 
+        check_output(path, inputs=[self._store.file, f"{self._store.file}-journal"])
         with self._store.reading() as connection:
-            return write(path, connection)
+            return write(path, connection, self._store.identity())
 
-    def load_from(self, path: PathLike) -> tuple[int, int]:
+    def load_from(self, file: PathLike | Content) -> tuple[int, int]:
         """Add everything of a file that `export` wrote, in one change: how many photographs were new, and how many not.
 
-        Photographs that are there already are passed over, and people who are keep their merges and removals.
+        Photographs that are there already are passed over, and people who are keep their merges and removals: a new
+        photograph of somebody who was removed stays out of the answers with the others. A gallery in which nobody is
+        yet takes over the calibration, too.
+
+        file: the file, or what `nstcore.faces.exchange.read` gave.
         Raises `GalleryError` for another encoder's file, and a damaged or foreign one.
         """
-        from nstcore.faces.exchange import read
+        from nstcore.faces.exchange import Content, read
 
-        content = read(path)
+        content = file if isinstance(file, Content) else read(file)
         if (content.digest, content.size) != (self.digest, self.size):
-            raise self._other_encoder(f"{path}", content.model, content.digest)
+            raise self._other_encoder("an export", content.model, content.digest)
         with self._store.changing() as connection:
+            is_new = connection.execute("SELECT 1 FROM person").fetchone() is None
+            if is_new and content.calibration is not None and self._store.identity()[1] is None:
+                self._store.keep_calibration(connection, content.calibration)
             return content.store(connection)
 
     # ---- inner ----
@@ -344,13 +369,10 @@ class Gallery:
         return index
 
     def _found(self, connection: Any, index: Index, distance: float, row: int) -> Found:
-        person = int(index.people[row])
-        name = connection.execute("SELECT name FROM person WHERE id = ?", (person,)).fetchone()
-        if name is None:
-            raise GalleryError(f"[gallery] {self._store.path} is damaged: a photograph is of nobody")
-        return Found(name[0], distance, int(index.photos[row]), who.count_photos(connection, person))
+        person = who.with_id(connection, int(index.people[row]))
+        return Found(person.name, distance, int(index.photos[row]), who.count_photos(connection, person.id))
 
-    def _enrolled(self, name: str, digest: bytes) -> Photo | None:
+    def _enrolled(self, name: str, digest: bytes | None) -> Photo | None:
         """The photograph with these bytes, if it is this person's."""
         with self._store.reading() as connection:
             return _same(connection, name, digest)
@@ -359,10 +381,10 @@ class Gallery:
         threshold = self.calibration.threshold
         alike = [found for found in self.search(vector[None], 2)[0] if found.distance <= threshold]
         with self._store.changing() as connection:
-            known = _same(connection, name, facts.digest) if facts.digest else None
+            known = _same(connection, name, facts.digest)
             if known is not None:  # another process was faster
                 return Enrolment(known, added=False)
-            number = insert(connection, [name], vector[None], [facts])
+            number = insert(connection, numbers(connection, [name]), vector[None], [facts])
             person = who.find(connection, name)
             end = who.root(connection, person)
         warnings += tuple(
@@ -373,16 +395,30 @@ class Gallery:
         photo = Photo(number, end.name, person.name, facts.source, facts.hex, facts.about)
         return Enrolment(photo, added=True, warnings=warnings)
 
-    def _vectors(self, what: str, encodings: Any) -> NDArray[np.float32]:
+    def _vectors(self, what: str, encodings: Any, rows: int | None = None) -> NDArray[np.float32]:
         """Encodings as float32 (n, size), checked."""
-        array = np.asarray(encodings)
+        wanted = "n" if rows is None else rows
+        try:
+            array = np.asarray(encodings)
+        except ValueError as error:
+            raise ShapeError(f"[{what}] expects numbers ({wanted}, {self.size}), got rows of many lengths") from error
+        if rows is not None and array.ndim == 1:
+            array = array[None]
         if array.ndim != 2 or array.shape[1] != self.size or array.dtype.kind not in "fiu":
-            raise ShapeError(f"[{what}] expects numbers (n, {self.size}), got {array.dtype} {array.shape}")
+            raise ShapeError(f"[{what}] expects numbers ({wanted}, {self.size}), got {array.dtype} {array.shape}")
+        if rows is not None and len(array) != rows:
+            raise ShapeError(f"[{what}] expects numbers ({wanted}, {self.size}), got {array.shape}")
         with np.errstate(over="ignore"):
             vectors = np.ascontiguousarray(array, np.float32)
         if not np.isfinite(vectors).all():
             raise ArgumentError(f"[{what}] expects finite encodings, got infinity or NaN")
         return vectors
+
+    def _embedded(self) -> Identity:
+        from nstcore.faces.encoder import load_encoder
+
+        self._encoder = load_encoder()
+        return _identity(self._encoder)
 
     def _check_encoder(self, encoder: Encoder) -> None:
         if (encoder.digest, encoder.size) != (self.digest, self.size):
@@ -401,35 +437,22 @@ class Gallery:
             self._store.scrub()
 
 
-def _embedded() -> Encoder:
-    from nstcore.faces.encoder import load_encoder
+def _identity(encoder: Encoder) -> Identity:
+    try:
+        return encoder.id, encoder.digest, encoder.size
+    except AttributeError:
+        raise ArgumentError(f"[gallery] expects an encoder, got {type(encoder).__name__}") from None
 
-    return load_encoder()
 
-
-def _same(connection: Any, name: str, digest: bytes) -> Photo | None:
-    found = who.with_digest(connection, digest)
+def _same(connection: Any, name: str, digest: bytes | None) -> Photo | None:
+    """The photograph with these bytes, if it is this person's, who must not have been removed."""
+    person = who.look_up(connection, name)
+    if person is not None:
+        who.refuse_removed(connection, person)
+    found = None if digest is None else who.with_digest(connection, digest)
     if found is not None and name not in (found.name, found.enrolled_as):
         raise GalleryError(
             f"[gallery] this very picture is enrolled as {found.name!r}, got {name!r}; "
             "rename or merge them if that is wrong"
         )
     return found
-
-
-def _calibration(text: str) -> Calibration:
-    """A stored calibration, every field checked."""
-    try:
-        facts = json.loads(text) if len(text) <= MAX_TEXT else None
-        calibration = Calibration(**facts) if isinstance(facts, dict) else None
-    except (ValueError, TypeError, RecursionError):
-        calibration = None
-    if calibration is None or not _is_sound(calibration):
-        raise GalleryError("[gallery] the file is damaged: its calibration cannot be read")
-    return calibration
-
-
-def _is_sound(c: Calibration) -> bool:
-    numbers: Iterable[Any] = (c.threshold, c.slope, c.offset, c.same, c.different, c.false_accept_rate or 0)
-    plain = all(isinstance(n, (int, float)) and not isinstance(n, bool) and abs(n) < 1e12 for n in numbers)
-    return plain and c.threshold >= 0 and isinstance(c.calibrated, bool) and isinstance(c.source, str)

@@ -24,7 +24,8 @@ class OpenSet:
 
     known: people in the gallery, each with one photograph. known_probes, unknown_probes: photographs that are asked
     about; of the known people all the others, of the unknown ones all (the mean over the drawings).
-    rank1: closed set: share of the known probes whose nearest person is the right one.
+    rank1: closed set: share of the known probes whose nearest person is the right one; rank1_deviation: its deviation
+    over the drawings.
     detection: (detection-and-identification rate, its deviation over the drawings): share of the known probes whose
     nearest person is the right one and within the threshold. false_alarm: share of the unknown probes with anybody
     within the threshold. Both at `threshold`.
@@ -39,6 +40,7 @@ class OpenSet:
     unknown_probes: float
     threshold: float
     rank1: float
+    rank1_deviation: float
     detection: tuple[float, float]
     false_alarm: tuple[float, float]
     at_false_alarm: dict[float, float | None]
@@ -52,7 +54,8 @@ class OpenSet:
 def open_set(encodings: Array, person: Array, threshold: float, *, trials: int = TRIALS) -> OpenSet | None:
     """Draw half of the people who have several photographs as known, and ask about all other photographs.
 
-    encodings: float64 (n, d). person: (n,), numbers from 0. trials: how many drawings; they are always the same.
+    encodings: float64 (n, d). person: (n,), numbers from 0. trials: how many drawings; they are always the same for
+    people and photographs in the same order.
     None where fewer than two people have several photographs.
     """
     several = np.flatnonzero(np.bincount(person) > 1)
@@ -72,7 +75,7 @@ def open_set(encodings: Array, person: Array, threshold: float, *, trials: int =
     }
     return OpenSet(
         trials, len(several) // 2, float(np.mean([len(near) for near, _, _ in drawn])),
-        float(np.mean([len(far) for _, _, far in drawn])), threshold, float(np.mean(rank1)),
+        float(np.mean([len(far) for _, _, far in drawn])), threshold, *_mean_and_deviation(rank1),
         _mean_and_deviation(detection), _mean_and_deviation(alarm), rates,
     )  # fmt: skip
 

@@ -82,7 +82,7 @@ def one_shot(
         right[person[query]].append(_expected(distances[query], groups, int(person[query]), int(query), n))
     each = np.array([np.mean(r) for r in right if r])
     weight = np.array([len(r) for r in right if r], np.float64)
-    chosen = np.random.default_rng(seed).integers(0, len(each), (resamples, len(each)))
+    chosen = np.random.default_rng(whole("one_shot", "seed", seed)).integers(0, len(each), (resamples, len(each)))
     means = (each * weight)[chosen].sum(1) / weight[chosen].sum(1)
     low, high = np.quantile(means, ((1 - confidence) / 2, (1 + confidence) / 2))
     accuracy = float((each * weight).sum() / weight.sum())

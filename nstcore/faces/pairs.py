@@ -13,7 +13,7 @@ from nstcore.errors import ArgumentError, ShapeError
 
 Array = NDArray[Any]
 
-MAX_DIFFERENT = 5_000_000  # pairs of two people that are looked at; 17 bytes each
+MAX_PAIRS = 5_000_000  # pairs of one person, and of two, that are looked at; 25 bytes each
 _SEED = 0
 
 
@@ -43,25 +43,57 @@ class Pairs:
         return Pairs(self.distances[chosen], self.same[chosen], self.left[chosen], self.right[chosen], fold)
 
 
-def all_pairs(encodings: Array, labels: Sequence[Any] | Array, *, max_different: int = MAX_DIFFERENT) -> Pairs:
+def all_pairs(encodings: Array, labels: Sequence[Any] | Array, *, most: int = MAX_PAIRS) -> Pairs:
     """Every pair of different photographs.
 
     Args:
         encodings: float (n, d). labels: n names or numbers of people.
-        max_different: where there are more pairs of two people than this, so many are drawn from them, always the
-            same ones; pairs of one person are all taken.
+        most: where there are more pairs of one person, or of two, than this, so many are drawn from that kind, each
+            with the same chance; always the same ones, whatever the people are called and in whichever order they come.
 
-    Raises `ShapeError` for arrays that do not fit, `ArgumentError` for encodings that are not finite.
+    Memory goes with the photographs and the pairs that are taken, not with all pairs there are.
+    Raises `ShapeError` for arrays that do not fit, `ArgumentError` for encodings that are not finite, or labels that
+    cannot be told apart.
 
     >>> pairs = all_pairs(np.array([[0.0, 0], [3, 4], [0, 1]]), ["anna", "anna", "bob"])
     >>> pairs.distances.round(3).tolist(), pairs.same.tolist()
     ([5.0, 1.0, 4.243], [True, False, False])
     """
-    points, person = as_encodings(encodings), _numbered(labels)
-    if len(points) != len(person):
-        raise ShapeError(f"[pairs] expects as many labels as encodings, got {len(person)} for {len(points)}")
-    left, right = _indices(person, max_different)
+    points = as_encodings(encodings)
+    order, person = in_order(points, labels)
+    left, right = _indices(order, np.bincount(person), most)
     return between(points, person, left, right)
+
+
+def in_order(points: NDArray[np.float64], labels: Any) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """An order (n,) of photographs, person by person, and whose each is, as numbers (n,) from 0 in that order.
+
+    The order comes from the encodings alone, so that nothing that is dealt out or drawn by it depends on names of
+    people and files: photographs by their coordinate along one fixed direction, people by the mean of theirs.
+
+    >>> in_order(np.array([[3.0], [9.0], [1.0]]), ["b", "a", "b"])[1].tolist() in ([0, 1, 0], [1, 0, 1])
+    True
+    """
+    names = _numbered(labels)
+    if len(points) != len(names):
+        raise ShapeError(f"[pairs] expects as many labels as encodings, got {len(names)} for {len(points)}")
+    if not len(names):
+        return names, names
+    place = points @ np.random.default_rng(_SEED).standard_normal(points.shape[1])
+    rank = np.argsort(np.bincount(names, place) / np.bincount(names), kind="stable")
+    person = np.argsort(rank, kind="stable")[names]
+    return np.lexsort((place, person)), person
+
+
+def count_pairs(photographs: Any) -> tuple[int, int]:
+    """How many pairs there are of one person and of two, from the number of photographs of each person.
+
+    >>> count_pairs([2, 1])
+    (1, 2)
+    """
+    counts = [int(count) for count in photographs]
+    same = sum(count * (count - 1) // 2 for count in counts)
+    return same, sum(counts) * (sum(counts) - 1) // 2 - same
 
 
 def between(points: Array, person: Array, left: Array, right: Array, fold: Array | None = None) -> Pairs:
@@ -84,29 +116,52 @@ def as_encodings(encodings: Any) -> NDArray[np.float64]:
 
 
 def _numbered(labels: Any) -> NDArray[np.intp]:
-    """People as numbers from 0, in the order of their names."""
-    names = np.asarray(labels)
-    if names.ndim != 1:
-        raise ShapeError(f"[pairs] expects labels (n,), got {names.shape}")
-    return np.unique(names, return_inverse=True)[1].astype(np.intp)
+    """People as numbers from 0."""
+    try:
+        names = np.asarray(labels)
+        if names.ndim == 1 and not any(label is None for label in names[:]):
+            return np.unique(names, return_inverse=True)[1].astype(np.intp)
+    except (TypeError, ValueError):  # of several kinds, which have no order, or of several lengths
+        raise ArgumentError("[pairs] expects labels of one kind, names or numbers, got several") from None
+    if names.ndim == 1:
+        raise ArgumentError("[pairs] expects a label for each photograph, got None")
+    raise ShapeError(f"[pairs] expects labels (n,), got {names.shape}")
 
 
-def _indices(person: Array, max_different: int) -> tuple[Array, Array]:
-    """Row numbers of the photographs of every pair, the first below the second, in rising order."""
-    count = len(person)
-    members = np.bincount(person) if count else np.zeros(0, np.intp)
-    different = (count * (count - 1) - int(np.sum(members * (members - 1)))) // 2
-    if different <= max_different:
-        left, right = np.triu_indices(count, 1)
-        return left, right
-    groups = (np.flatnonzero(person == p) for p in np.flatnonzero(members > 1))
-    same = [np.stack([g[i] for i in np.triu_indices(len(g), 1)]) for g in groups]
-    rng, drawn = np.random.default_rng(_SEED), np.zeros(0, np.int64)
-    while len(drawn) < max_different:
-        more = rng.integers(0, count, (2, max_different))
-        more = more[:, person[more[0]] != person[more[1]]]
-        drawn = np.union1d(drawn, np.min(more, axis=0) * count + np.max(more, axis=0))
-    drawn = np.sort(rng.choice(drawn, max_different, replace=False))
-    left, right = np.concatenate([*same, np.stack([drawn // count, drawn % count])], axis=1)
-    order = np.lexsort((right, left))
-    return left[order], right[order]
+def _indices(order: NDArray[np.intp], members: Any, most: int) -> tuple[Array, Array]:
+    """Row numbers of the photographs of every pair, the first below the second, in rising order.
+
+    order: rows, person by person. members: photographs of each person, in that order.
+    """
+    if not len(order):
+        return order, order
+    rng = np.random.default_rng(_SEED)
+    ends = np.cumsum(members)
+    place = np.arange(len(order))
+    end = np.repeat(ends, members)  # of the person of each place
+    # a place is paired with those behind it: the same person's up to the end, other people's from there on
+    kinds = ((place + 1, end - place - 1), (end, len(order) - end))
+    found = [_behind(first, count, _numbers(int(count.sum()), most, rng)) for first, count in kinds]
+    one, other = (order[part] for part in np.concatenate(found, axis=1))
+    left, right = np.minimum(one, other), np.maximum(one, other)
+    rising = np.lexsort((right, left))
+    return left[rising], right[rising]
+
+
+def _behind(first: Array, count: Array, numbers: Array) -> Array:
+    """Pairs of places (2, m) by their numbers; place i makes the `count[i]` pairs with `first[i]` and those behind."""
+    before = np.concatenate([[0], np.cumsum(count)])
+    one = np.searchsorted(before, numbers, side="right") - 1
+    return np.stack([one, first[one] + numbers - before[one]])
+
+
+def _numbers(count: int, most: int, rng: np.random.Generator) -> Array:
+    """The numbers below `count`, or `most` different ones of them with equal chances."""
+    if count <= most:
+        return np.arange(count)
+    if count <= 4 * most:
+        return rng.permutation(count)[:most]
+    drawn = np.zeros(0, np.int64)
+    while len(drawn) < most:  # at most a quarter is taken, so that few are met twice
+        drawn = np.union1d(drawn, rng.integers(0, count, most))
+    return rng.permutation(drawn)[:most]

@@ -95,10 +95,12 @@ def _chip(path: Path, side: int, align: bool) -> NDArray[np.uint8]:
     if not align:
         return _squared(images.load(path), side)
     from nstcore.faces.align import align as turn
-    from nstcore.faces.detect import detect
+    from nstcore.faces.detect import THRESHOLDS, detect
+    from nstcore.faces.pipeline import MIN_SCORE, small_beside
 
     picture = images.load(path)
-    faces = detect(picture)
+    found = detect(picture, thresholds=(*THRESHOLDS[:2], MIN_SCORE))
+    faces = [face for face, small in zip(found, small_beside(found), strict=True) if not small]
     if len(faces) != 1:
         raise ImageError(f"[train] expects one face, found {len(faces)}")
     return _bytes(np.asarray(turn(picture, faces[0], side)))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nstcore import _chart, images
 from nstcore._chart import Axis, Canvas, Panel
+from nstcore._text import printable
 from nstcore.errors import OutputError
 from nstcore.faces._statistics import Rate, needed_trials
 from nstcore.faces.calibrate import CalibrationReport
@@ -37,7 +38,7 @@ def failures(photographs: Photographs) -> list[str]:
     lines = []
     if bad:
         lines = [f"{len(bad)} of {count} photographs took no part:"]
-        lines += [f"  {path}: {why}" for path, why in bad[:_MOST_FAILURES]]
+        lines += [printable(f"  {path}: {why}") for path, why in bad[:_MOST_FAILURES]]
         lines += [f"  and {len(bad) - _MOST_FAILURES} more, see --json"] if len(bad) > _MOST_FAILURES else []
     if photographs.several:
         lines.append(f"{len(photographs.several)} photographs have several faces; one of each was taken")
@@ -64,7 +65,22 @@ def calibration_text(report: CalibrationReport) -> str:
         lines[-1] += _drawn("false rejects", report.false_reject_people)
         if report.false_accept_people is not None and report.false_accept_people[1] > (found.false_accept_rate or 1):
             lines.append("                 so that the claim may not hold for other people than these")
+    if report.several:
+        lines.append("in a gallery     " + ", ".join(_enrolled(n, rate) for n, rate in _some(report.several)))
+        lines.append(
+            "                 of comparisons with a stranger accepted: the nearest photograph decides, and the"
+        )
+        lines.append("                 claim is for one a person; with several, choose a smaller --far")
     return "\n".join(lines)
+
+
+def _some(several: tuple[tuple[int, float], ...]) -> list[tuple[int, float]]:
+    """One, two, five and the most photographs, as far as there are so many."""
+    return [(n, rate) for n, rate in several if n in (1, 2, 5, several[-1][0])]
+
+
+def _enrolled(photographs: int, rate: float) -> str:
+    return f"{photographs} photograph{'' if photographs == 1 else 's'} a person {rate:.2%}"
 
 
 def _drawn(what: str, interval: tuple[float, float] | None) -> str:
@@ -147,9 +163,13 @@ def _people(found: Evaluation) -> Iterator[str]:
     if who is None:
         yield _row("identification", "not known: takes all photographs of people, two of them with two each")
         return
-    rows = f"{who.known} people known by one photograph each, the others unknown; mean of {who.trials} drawings"
+    rows = f"{who.known} people known by one photograph each, the others unknown; mean and deviation of {who.trials} "
+    rows += "drawings"
     yield _row("identification", rows)
-    yield _row("  nearest is right", f"{who.rank1:.2%} of {who.known_probes:.0f} photographs of known people")
+    yield _row(
+        "  nearest is right",
+        f"{who.rank1:.2%} ± {who.rank1_deviation:.2%} of {who.known_probes:.0f} photographs of known people",
+    )
     right, wrong = (f"{mean:.2%} ± {deviation:.2%}" for mean, deviation in (who.detection, who.false_alarm))
     unknown = f"{who.unknown_probes:.0f} photographs of unknown people"
     yield _row(f"  at {who.threshold:.3f}", f"{right} named rightly; {wrong} of {unknown} taken for somebody")

@@ -48,5 +48,11 @@ def score(encodings: Array, labels: Array, ways: int = 10) -> Scores:
     ways = min(ways, len(np.unique(labels)))
     found = one_shot(z, labels, ways, resamples=1)
     return Scores(
-        curve.eer, max(1e-6, curve.best_threshold()), curve.auc, found.accuracy, ways, int(same.sum()), int((~same).sum())
+        curve.eer,
+        max(1e-6, curve.best_threshold()),
+        curve.auc,
+        found.accuracy,
+        ways,
+        int(same.sum()),
+        int((~same).sum()),
     )

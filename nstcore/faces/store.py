@@ -1,16 +1,19 @@
 """The file of a gallery: SQLite with a rollback journal, so that between two changes there is one file alone.
 
 A change is one transaction. Deleted bytes are overwritten with zeros (`secure_delete`), and nothing is kept in
-temporary files. A file is used only if its marks and every table are those that this module makes.
+temporary files. A file is used only if its marks and every table are those that this module makes. SQLite keeps no
+sums: every row has one of its own here, so that a bit that flips in a name is noticed, too.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import secrets
 import sqlite3
 import stat
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,7 +26,8 @@ MAX_SIZE = 4096  # numbers in an encoding
 MAX_TEXT = 16_384  # characters of facts, or of a calibration
 _PAGE = 8192  # bytes; 15 encodings of 128 numbers: loading a million is a fifth faster than with 4096
 _MAGIC = b"SQLite format 3\0"
-_CHECKED_WHOLE = 64 << 20  # bytes; up to this size every page is checked on opening, in about 0.1 s
+_CHECKED_WHOLE = 64 << 20  # bytes; up to this size every page and index is checked on opening
+Identity = tuple[str, str, int]  # of an encoder: name, digest of its weights, numbers in an encoding
 
 # What a name may not hold, as in `records.clean_name`: control characters, line breaks, changes of direction.
 _LINE = "||".join(
@@ -38,16 +42,19 @@ _SCHEMA = (
         digest TEXT NOT NULL CHECK (typeof(digest) = 'text' AND length(digest) <= {MAX_NAME} AND digest {_ONE_LINE}),
         size INTEGER NOT NULL CHECK (typeof(size) = 'integer' AND size BETWEEN 1 AND {MAX_SIZE}),
         calibration TEXT CHECK (calibration IS NULL OR typeof(calibration) = 'text'),
+        sum INTEGER NOT NULL,
         people_changed INTEGER NOT NULL DEFAULT 0,
         photos_changed INTEGER NOT NULL DEFAULT 0,
-        to_scrub INTEGER NOT NULL DEFAULT 0
+        forgotten INTEGER NOT NULL DEFAULT 0,
+        scrubbed INTEGER NOT NULL DEFAULT 0
     )""",
     f"""CREATE TABLE person (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE
             CHECK (typeof(name) = 'text' AND length(name) BETWEEN 1 AND {MAX_NAME} AND name {_ONE_LINE}),
         merged_into INTEGER REFERENCES person (id),
-        removed INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1))
+        removed INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
+        sum INTEGER NOT NULL
     )""",
     "CREATE INDEX person_merged ON person (merged_into) WHERE merged_into IS NOT NULL",
     "CREATE INDEX person_removed ON person (removed) WHERE removed",
@@ -62,7 +69,8 @@ _SCHEMA = (
         source TEXT
             CHECK (source IS NULL OR typeof(source) = 'text' AND length(source) <= {MAX_NAME} AND source {_ONE_LINE}),
         digest BLOB CHECK (digest IS NULL OR typeof(digest) = 'blob' AND length(digest) = 32),
-        about TEXT NOT NULL CHECK (typeof(about) = 'text' AND length(about) <= {MAX_TEXT})
+        about TEXT NOT NULL CHECK (typeof(about) = 'text' AND length(about) <= {MAX_TEXT}),
+        sum INTEGER NOT NULL
     )""",
     "CREATE UNIQUE INDEX fact_digest ON fact (digest) WHERE digest IS NOT NULL",
 )
@@ -82,16 +90,26 @@ _REASONS = (
 )
 
 
-class Store:
-    """An open file of a gallery. The encoder's identity is fixed when the file is made."""
+def row_sum(*values: str | int | None) -> int:
+    """What a row's `sum` has to be: CRC-32 of its other values, as text with zeros between."""
+    return zlib.crc32("\0".join(map(str, values)).encode("utf-8", "surrogatepass"))
 
-    def __init__(self, path: PathLike, *, create: bool, timeout: float) -> None:
-        if not 0 <= timeout <= 3600:
-            raise ArgumentError(f"[gallery] expects a timeout of 0 to 3600 s, got {timeout}")
-        self.path, self.timeout = _regular(path), timeout
+
+class Store:
+    """An open file of a gallery. The encoder's identity is fixed when the file is made.
+
+    path: as it was given, for messages; file: the one behind it and its links, which is what is used.
+    create: says for which encoder a file that does not exist is made; None makes none.
+    """
+
+    def __init__(self, path: PathLike, *, create: Callable[[], Identity] | None, timeout: float) -> None:
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout <= 3600:
+            raise ArgumentError(f"[gallery] expects a timeout of 0 to 3600 s, got {timeout!r}")
+        self.path, self.file = _regular(path)
+        self.timeout = timeout
         self._claim(create)
         with self._explained():
-            self._connection = sqlite3.connect(os.path.abspath(self.path), timeout=timeout, isolation_level=None)
+            self._connection = sqlite3.connect(self.file, timeout=timeout, isolation_level=None)
         try:
             with self._explained():
                 self._prepare()
@@ -103,26 +121,6 @@ class Store:
         """Let go of the file."""
         with self._explained():
             self._connection.close()
-
-    @property
-    def is_new(self) -> bool:
-        """Whether nothing is in the file yet, not even which encoder it is for."""
-        with self.reading() as connection:
-            return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
-
-    def fill(self, model: str, digest: str, size: int) -> None:
-        """Make the tables, unless another process has just done so."""
-        if not (1 <= size <= MAX_SIZE and 0 < len(model) <= MAX_NAME and 0 < len(digest) <= MAX_NAME):
-            raise ArgumentError(f"[gallery] expects an encoder of 1 to {MAX_SIZE} numbers with a name, got {size}")
-        with self.changing() as connection:
-            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                return
-            connection.execute(f"PRAGMA application_id = {APPLICATION}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-            for statement in _SCHEMA:
-                connection.execute(statement)
-            facts = (model, digest, size)
-            connection.execute("INSERT INTO gallery (id, model, digest, size) VALUES (1, ?, ?, ?)", facts)
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
@@ -144,43 +142,78 @@ class Store:
         """Write the file anew, so that it holds nothing but its rows.
 
         secure_delete overwrites what is deleted; SQLite does not promise that for copies from when rows were moved.
+        Forgettings are counted, and those alone are marked as done that came before the writing began: another process
+        may delete somebody meanwhile, and be stopped.
         """
+        with self.reading() as connection:
+            before = connection.execute("SELECT forgotten FROM gallery").fetchone()[0]
         with self._explained():
             self._connection.execute("VACUUM")
         with self.changing() as connection:
-            connection.execute("UPDATE gallery SET to_scrub = 0")
+            connection.execute("UPDATE gallery SET scrubbed = max(scrubbed, ?)", (before,))
+
+    def identity(self) -> tuple[Identity, str | None]:
+        """Which encoder the gallery is for, and the stored calibration."""
+        with self.reading() as connection:
+            *row, found = connection.execute("SELECT model, digest, size, calibration, sum FROM gallery").fetchone()
+        if row_sum(*row) != found:
+            raise GalleryError(f"[gallery] {self.path}: the file is damaged: its first row does not match its sum")
+        model, digest, size, calibration = row
+        return (model, digest, size), calibration
+
+    def keep_calibration(self, connection: sqlite3.Connection, text: str | None) -> None:
+        """Store a calibration, or none, as a part of a change."""
+        identity, _ = self.identity()
+        connection.execute("UPDATE gallery SET calibration = ?, sum = ?", (text, row_sum(*identity, text)))
 
     def check(self) -> None:
         """Read every page and index; raise `GalleryError` if one is damaged."""
         with self._explained():
-            self._check_pages("integrity_check")
+            self._check_pages()
 
-    def _claim(self, create: bool) -> None:
+    def _claim(self, create: Callable[[], Identity] | None) -> None:
         """Refuse what is no gallery before SQLite touches it; make a new file that its owner alone may read."""
         try:
-            with open(self.path, "rb") as file:
+            with open(self.file, "rb") as file:
                 head = file.read(100)
         except FileNotFoundError:
-            if not create:
+            if create is None:
                 raise GalleryError(f"[gallery] {self.path} does not exist") from None
-            self._create()
+            if not self.file.parent.is_dir():
+                folder = self.file.parent
+                raise GalleryError(
+                    f"[gallery] the folder {folder} of {self.path} does not exist; create it first"
+                ) from None
+            self._make(*create())
             return
         except OSError as error:
             raise GalleryError(f"[gallery] {self.path} cannot be read: {error.strerror or error}") from error
-        interrupted = os.path.exists(f"{self.path}-journal")  # the first page may be half written: SQLite mends it
-        if head and not interrupted and not _is_ours(head):
+        if not head:
+            raise GalleryError(f"[gallery] {self.path} is empty, and is not a gallery of nstcore; restore a copy of it")
+        if _is_ours(head, b"\2\2"):
+            raise GalleryError(
+                f"[gallery] {self.path} was switched to a write-ahead log by another program; take that back with "
+                "PRAGMA journal_mode = DELETE"
+            )
+        interrupted = os.path.exists(f"{self.file}-journal")  # the first page may be half written: SQLite mends it
+        if not interrupted and not _is_ours(head):
             raise GalleryError(f"[gallery] {self.path} is not a gallery of nstcore, or one of another version")
 
-    def _create(self) -> None:
+    def _make(self, model: str, digest: str, size: int) -> None:
+        """Make the file under another name and give it its own when it is whole: nobody sees an empty one."""
+        if not (1 <= size <= MAX_SIZE and 0 < len(model) <= MAX_NAME and 0 < len(digest) <= MAX_NAME):
+            raise ArgumentError(f"[gallery] expects an encoder of 1 to {MAX_SIZE} numbers with a name, got {size}")
+        temporary = self.file.with_name(f".nst-{secrets.token_hex(8)}.tmp")
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            try:
+                with self._explained():
+                    _fill(temporary, (model, digest, size))
+                _give_name(temporary, self.file)
+            finally:
+                temporary.unlink(missing_ok=True)
         except FileExistsError:  # another process was faster
             pass
-        except FileNotFoundError:
-            folder = self.path.parent
-            raise GalleryError(
-                f"[gallery] the folder {folder} of {self.path} does not exist; create it first"
-            ) from None
         except OSError as error:
             raise GalleryError(f"[gallery] {self.path} cannot be created: {error.strerror or error}") from error
 
@@ -188,23 +221,21 @@ class Store:
         """Set the connection up and compare the tables with ours."""
         for setting in (
             "trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0", "foreign_keys = ON", "temp_store = MEMORY",
-            "secure_delete = ON", "synchronous = FULL", "cache_size = -16384", f"page_size = {_PAGE}",
+            "secure_delete = ON", "synchronous = FULL", "cache_size = -16384",
         ):  # fmt: skip
             self._connection.execute(f"PRAGMA {setting}").fetchall()
         with self.reading() as connection:
             found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchmany(100)
-            if not found:
-                return
             marks = [connection.execute(f"PRAGMA {mark}").fetchone()[0] for mark in ("application_id", "user_version")]
             if marks != [APPLICATION, VERSION] or frozenset(found) != _tables():
                 raise GalleryError(f"[gallery] {self.path} is not a gallery of nstcore, or one of another version")
-            if os.path.getsize(self.path) <= _CHECKED_WHOLE:
-                self._check_pages("quick_check")
+            if os.path.getsize(self.file) <= _CHECKED_WHOLE:
+                self._check_pages()
             if connection.execute("SELECT count(*) FROM gallery").fetchone()[0] != 1:
                 raise GalleryError(f"[gallery] {self.path} is damaged: it does not say which encoder it is for")
 
-    def _check_pages(self, how: str) -> None:
-        problem = self._connection.execute(f"PRAGMA {how}(1)").fetchone()[0]
+    def _check_pages(self) -> None:
+        problem = self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if self._connection.execute("PRAGMA foreign_key_check").fetchone() is not None:
             problem = "rows are missing"
         if problem != "ok":
@@ -237,6 +268,34 @@ class Store:
             raise GalleryError(f"[gallery] {self.path} {reason.format(timeout=self.timeout)}") from error
 
 
+def _fill(path: Path, identity: Identity) -> None:
+    """Make the tables in an empty file."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA page_size = {_PAGE}")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        facts = (*identity, row_sum(*identity, None))
+        connection.execute("INSERT INTO gallery (id, model, digest, size, sum) VALUES (1, ?, ?, ?, ?)", facts)
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+def _give_name(temporary: Path, path: Path) -> None:
+    """Raises FileExistsError where there is a file of that name."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        os.replace(temporary, path)
+
+
 @functools.cache
 def _tables() -> frozenset[tuple[str, str, str, str | None]]:
     """What sqlite_master holds in a file that `Store.fill` made."""
@@ -249,25 +308,29 @@ def _tables() -> frozenset[tuple[str, str, str, str | None]]:
         connection.close()
 
 
-def _is_ours(head: bytes) -> bool:
-    """By the first 100 bytes (https://sqlite.org/fileformat.html, 1.3): SQLite, without a write-ahead log, marked."""
+def _is_ours(head: bytes, kind: bytes = b"\1\1") -> bool:
+    """By the first 100 bytes (https://sqlite.org/fileformat.html, 1.3): SQLite, marked; a write-ahead log is 2, 2."""
     mark = int.from_bytes(head[68:72], "big")
-    return len(head) == 100 and head[:16] == _MAGIC and head[18:20] == b"\1\1" and mark == APPLICATION
+    return len(head) == 100 and head[:16] == _MAGIC and head[18:20] == kind and mark == APPLICATION
 
 
-def _regular(path: PathLike) -> Path:
-    """The path, if it may be that of a gallery: a regular file, or nothing yet."""
+def _regular(path: PathLike) -> tuple[Path, Path]:
+    """The path and the file behind its links, if that may be a gallery: a regular file, or nothing yet."""
     try:
         text = os.fspath(path)
+        if not isinstance(text, str):
+            raise GalleryError(f"[gallery] expects the name of a file as text, got {type(text).__name__}")
         if not text:
             raise GalleryError("[gallery] expects a file name, got an empty one")
-        mode = os.stat(text).st_mode
+        # SQLite keeps its journal beside the file itself, not beside a link to it.
+        file = Path(os.path.realpath(text))
+        mode = os.stat(file).st_mode
     except FileNotFoundError:
-        return Path(path)
+        return Path(text), file
     except (OSError, ValueError, TypeError) as error:
         raise GalleryError(f"[gallery] {path!s:.200} cannot be a gallery: {error}") from error
     if stat.S_ISDIR(mode):
         raise GalleryError(f"[gallery] {path} is a folder; give the name of a file in it, such as people.db")
     if not stat.S_ISREG(mode):
         raise GalleryError(f"[gallery] {path} is not a regular file")
-    return Path(path)
+    return Path(text), file

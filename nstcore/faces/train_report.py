@@ -42,7 +42,7 @@ def _number(value: Any) -> Any:
 
 
 def draw(history: Sequence[TrainRow]) -> NDArray[np.uint8]:
-    """A picture (540, 1440, 3): loss, active share and distances over the steps; beside it the errors of new people."""
+    """A picture (540, 1440, 3): loss, active share, squared distances; beside them the errors of new people."""
     if not history:
         raise ArgumentError("[plot] expects at least one step, got none")
     canvas = _chart.Raster(1440, 540)
@@ -51,16 +51,24 @@ def draw(history: Sequence[TrainRow]) -> NDArray[np.uint8]:
     lines: dict[str, Any] = {
         name: [(r.step, getattr(r, name)) for r in history] for name in ("loss", "active", "positive", "negative")
     }
-    names = {"loss": "loss", "active": "active triplets", "positive": "d² of one class", "negative": "d² of two"}
+    names = {
+        "loss": "loss",
+        "active": "active triplets",
+        "positive": "distance, one class",
+        "negative": "distance, two",
+    }
     most = max((v for line in lines.values() for _, v in line if np.isfinite(v)), default=1.0)
     left = _chart.Panel(canvas, (90, 40, 560, 480), across, _chart.Axis(0.0, _chart_top(most)))
     _panel(left, "what is trained on", {names[k]: v for k, v in lines.items()}, (580, 40))
     errors: dict[str, Any] = {
         "equal error rate": [(r.step, r.eer) for r in looks],
-        "1 − AUC": [(r.step, 1 - r.auc) for r in looks if r.auc is not None],
+        "1 - AUC": [(r.step, 1 - r.auc) for r in looks if r.auc is not None],
         "one-shot error": [(r.step, 1 - r.one_shot) for r in looks if r.one_shot is not None],
     }
     top = max((v for line in errors.values() for _, v in line if v is not None), default=1.0)
+    if not looks:
+        canvas.text((810, 260), "nobody was kept apart")
+        return canvas.pixels()
     right = _chart.Panel(canvas, (810, 40, 1240, 480), across, _chart.Axis(0.0, _chart_top(top)))
     _panel(right, "people who are not trained on", errors, (1260, 40))
     return canvas.pixels()

@@ -8,6 +8,7 @@ import numpy as np
 
 from nstcore import images
 from nstcore.faces.answers import Verification
+from nstcore.faces.calibration import Calibration
 from nstcore.faces.decide import chosen_threshold, verification
 from nstcore.faces.encoder import Encoder, load_encoder
 from nstcore.faces.pipeline import encode_one, picture_name
@@ -19,14 +20,16 @@ def verify(
     threshold: float | None = None,
     *,
     encoder: Encoder | None = None,
+    calibration: Calibration | None = None,
     **options: Any,
 ) -> Verification:
     """Whether two pictures, each with one face, show the same person.
 
     Args:
         image_a, image_b: as `nstcore.images.load` takes them.
-        threshold: the largest Euclidean distance of one person's encodings; None takes the encoder's own.
+        threshold: the largest Euclidean distance of one person's encodings; None takes the calibration's.
         encoder: another one than the package's.
+        calibration: another one than the encoder's, such as a gallery's.
         options: `flip`, `jitter`, `seed`, `min_size`, `min_score`, `max_pixels`, as `encode_faces`.
 
     Raises:
@@ -40,14 +43,15 @@ def verify(
         (True, 0.0, False)
     """
     encoder = encoder or load_encoder()
-    limit = chosen_threshold(encoder.calibration, threshold)
+    calibration = calibration or encoder.calibration
+    limit = chosen_threshold(calibration, threshold)
     names = [_name(image, which) for image, which in ((image_a, "first"), (image_b, "second"))]
     a, b = (
         encode_one(image, task="verify", name=name, encoder=encoder, **options)[1].astype(np.float64)
         for image, name in zip((image_a, image_b), names, strict=True)
     )
     distance = float(np.linalg.norm(a - b))
-    return verification(distance, encoder.calibration, threshold=limit, compared=names[1])
+    return verification(distance, calibration, threshold=limit, compared=names[1])
 
 
 def _name(image: images.Source, which: str) -> str:

@@ -27,9 +27,9 @@ LEAST_SIDE, MOST_SIDE, MOST_SIZE = 16, 256, 4096
 class EmbeddingNet(Module):
     """Four blocks of convolution, batch normalisation with ReLU and max pool; a mean over 2 × 2; a matrix, normalised.
 
-    chips (n, side, side, 3) in [0, 1] -> encodings (n, size) on the unit sphere. Each picture is first brought to mean
-    0 and variance 1, so that light and contrast as a whole do not count. Distances between encodings are Euclidean, from 0 to 2. `threshold` is the distance up to which two pictures count as one class's; None until
-    training has chosen it.
+    chips (n, side, side, 3) in [0, 1] -> encodings (n, size) of length 1. Each picture is first brought to mean 0 and
+    variance 1, so that light and contrast as a whole do not count. Distances between encodings are Euclidean, from 0 to
+    2. `threshold` is the distance up to which two pictures count as one class's; None until training has chosen it.
     Source: Schroff, Kalenichenko, Philbin, "FaceNet", CVPR 2015, section 3 (embedding); Koch, Zemel, Salakhutdinov,
     "Siamese Neural Networks for One-shot Image Recognition", 2015, figure 4 (depth); Luo et al., "Bag of Tricks
     and a Strong Baseline for Deep Person Re-identification", CVPRW 2019, section 3.5 (normalised features).

@@ -115,7 +115,7 @@ class FaceEncoder(Module):
         return np.concatenate(found)
 
     def finish(self, x: Any, last: int = 1) -> Any:
-        """The encodings (n, 128) of what `features` gave, through the last layers alone, with gradients for a tensor."""
+        """The encodings (n, 128) of what `features` gave, through the last layers alone, as a tensor."""
         x = x if isinstance(x, Tensor) else Tensor(np.asarray(x, self.dtype))
         for block in self._last_blocks(last):
             x = block(x)

@@ -255,7 +255,7 @@ def _apart(rng: np.random.Generator, shape: tuple[int, ...], index: int) -> Arra
     if index:
         return _two_sided(rng, shape, index)
     grid = (rng.permutation(int(np.prod(shape))) - 0.5 * np.prod(shape) + 0.25).reshape(shape)
-    return 0.5 * grid / max(1, grid.size) + 0.3 * np.sign(grid)
+    return np.asarray(0.5 * grid / max(1, grid.size) + 0.3 * np.sign(grid))
 
 
 def _norm_case(label: str, x: tuple[int, ...], draw: Any = None, **params: Any) -> Case:

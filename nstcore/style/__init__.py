@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from nstcore.style.losses import content_loss, style_loss, total_variation
+from nstcore.style.plan import Plan
+from nstcore.style.result import HistoryRow, Progress, Result
 from nstcore.style.settings import Settings
-from nstcore.style.transfer import HistoryRow, Progress, Result, transfer
+from nstcore.style.transfer import plan_transfer, transfer
 
 __all__ = [
-    "HistoryRow", "Progress", "Result", "Settings", "content_loss", "style_loss", "total_variation", "transfer",
+    "HistoryRow",
+    "Plan",
+    "Progress",
+    "Result",
+    "Settings",
+    "content_loss",
+    "plan_transfer",
+    "style_loss",
+    "total_variation",
+    "transfer",
 ]  # fmt: skip

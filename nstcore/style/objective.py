@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,31 +30,99 @@ class Terms:
     variation: float  # Σ of squared differences of neighbours
 
 
+@dataclass(frozen=True)
+class Texture:
+    """The style of one region: target Gram matrices by layer, and the region's mask on each of them.
+
+    Without a mask, it is the style of the whole picture.
+    """
+
+    grams: dict[str, Array]  # (1, c, c)
+    masks: dict[str, Array] | None = None  # (1, h, w, 1) in [0, 1]
+    weight: float = 1.0
+
+    def cost(self, name: str, a: Tensor) -> Tensor:
+        """J_style of a layer: with a mask, of the masked activations, and as strong for each pixel as without."""
+        if self.masks is None:
+            whole: Tensor = style_loss(a, self.grams[name])
+            return whole
+        part: Tensor = style_loss(ops.mul(a, self.masks[name]), self.grams[name]) * self.strength(name)
+        return part
+
+    def strength(self, name: str) -> float:
+        """What J_style under the mask, which falls with the square of the masked part of the area, is multiplied by."""
+        if self.masks is None:
+            return 1.0
+        mask = self.masks[name]
+        return self.weight * mask.size / float(np.sum(np.square(mask, dtype=np.float64)))
+
+
 class Objective:
     """The costs of a picture against one content image and one or several styles.
 
     A content layer's cost is divided by its h·w·c, and a style's Gram matrix is scaled by the ratio of the two
     pictures' areas on that layer: both weights then mean the same at every size. Several styles are one target, the
     blend of their Gram matrices: Σ λ_b (G − G_b)² differs from (G − Σ λ_b G_b)² by a constant only.
+
+    regions: masks (h, w), one a style: each style where its mask is bright, by guided Gram matrices, Σ m² a aᵀ over
+    Σ m². sources: masks of the styles themselves, or None for all of one.
+    Source of regions: Gatys et al., "Controlling Perceptual Factors in Neural Style Transfer", CVPR 2017, equation 4.
     """
 
-    def __init__(self, net: VGG, content: Array, styles: Sequence[Array], settings: Settings) -> None:
+    def __init__(
+        self,
+        net: VGG,
+        content: Array,
+        styles: Sequence[Array],
+        settings: Settings,
+        regions: Sequence[Array] = (),
+        sources: Sequence[Array | None] = (),
+    ) -> None:
         self.net, self.settings = net, settings
         self._content = settings.content_shares if settings.content_weight else {}
         self._style = settings.style_shares if settings.style_weight else {}
-        self._activations = net.features(content[None], list(self._content))
-        self._grams = self._blended_grams(content.shape, styles)
+        self._activations = self._content_targets(content)
+        each = list(zip(styles, sources or [None] * len(styles), strict=True))
+        if regions:
+            self.textures = self._by_region(regions, each)
+        else:
+            self.textures = [Texture(self._blended_grams(content.shape, each))]
 
-    def _blended_grams(self, shape: tuple[int, ...], styles: Sequence[Array]) -> dict[str, Array]:
+    def _content_targets(self, content: Array) -> Any:
+        """The content layers of the photograph."""
+        return self.net.features(content[None], list(self._content))
+
+    def _blended_grams(self, shape: tuple[int, ...], styles: Sequence[tuple[Array, Array | None]]) -> dict[str, Array]:
         """Target Gram matrix of each style layer, for a picture of this shape."""
         blended: dict[str, Array] = {}
         for share, style in zip(self.settings.blend_shares(len(styles)), styles, strict=True):
-            for name, features in self.net.walk(style[None], list(self._style)):
-                a = features.data
+            for name, mean in self._mean_grams(*style):
                 height, width = layer_size(name, shape)
-                scaled = ops.gram(a) * (share * height * width / (a.shape[1] * a.shape[2]))
+                scaled = mean * (share * height * width)
                 blended[name] = blended[name] + scaled if name in blended else scaled
         return {name: gram.astype(self.net.dtype, copy=False) for name, gram in blended.items()}
+
+    def _by_region(self, regions: Sequence[Array], styles: Sequence[tuple[Array, Array | None]]) -> list[Texture]:
+        """One texture a region; `blend` says how strong each is."""
+        found = []
+        for share, region, style in zip(self.settings.blend_shares(len(styles)), regions, styles, strict=True):
+            masks = {name: layer_mask(region, name).astype(self.net.dtype) for name in self._style}
+            grams = {
+                name: (mean * float(np.sum(np.square(masks[name], dtype=np.float64)))).astype(self.net.dtype)
+                for name, mean in self._mean_grams(*style)
+            }
+            found.append(Texture(grams, masks, share * len(styles)))
+        return found
+
+    def _mean_grams(self, style: Array, source: Array | None) -> Iterator[tuple[str, Array]]:
+        """Gram matrix a pixel, of each style layer of a painting."""
+        for name, features in self.net.walk(style[None], list(self._style)):
+            a = features.data
+            area = float(a.shape[1] * a.shape[2])
+            if source is not None:
+                mask = layer_mask(source, name).astype(a.dtype)
+                a, area = a * mask, float(np.sum(np.square(mask, dtype=np.float64)))
+            yield name, ops.gram(a) * (1.0 / area)
 
     def evaluate(self, picture: Tensor) -> Terms:
         """Costs of `picture` (1, h, w, 3), with the gradient of the total added to ``picture.grad``."""
@@ -71,11 +139,11 @@ class Objective:
                 cost, share = content_loss(a, self._activations[name]), self._content[name]
                 content += share * cost.item()
                 total = total + cost * (self.settings.content_weight * share / a.size)
-            if name in self._style:
-                cost = style_loss(a, self._grams[name])
-                if name == FIRST and self.settings.memory == "low":
+            for texture in self.textures if name in self._style else ():
+                cost = texture.cost(name, a)
+                if name == FIRST and self.settings.memory == "low" and texture.masks is None:
                     self._recompute_first(cost, picture)
-                style[name] = cost.item()
+                style[name] += cost.item()
                 total = total + cost * (self.settings.style_weight * self._style[name])
             del a  # or the layer would live through the next ones
         roughness = total_variation(picture if self.settings.tv_weight else picture.detach())
@@ -94,11 +162,27 @@ class Objective:
             cost._node.context.recompute(first)
 
 
-def layer_size(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Height and width of VGG layer `name` (``conv3_1``, ``pool3``) for a picture of this shape."""
+def halvings(name: str) -> int:
+    """How often pools halve the picture before VGG layer `name` (``conv3_1``, ``pool3``)."""
     block = int(name.removeprefix("conv").removeprefix("pool")[0])
-    halvings = block if name.startswith("pool") else block - 1
-    return shape[0] >> halvings, shape[1] >> halvings
+    return block if name.startswith("pool") else block - 1
+
+
+def layer_size(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of VGG layer `name` for a picture of this shape."""
+    return shape[0] >> halvings(name), shape[1] >> halvings(name)
+
+
+def layer_mask(mask: Array, name: str) -> Array:
+    """A mask (h, w) on VGG layer `name`, (1, h', w', 1): the mean of the pixels that each place stands for.
+
+    A mask that vanishes there, being brighter than 0 only at the border that pools leave out, becomes evenly faint.
+    """
+    height, width = layer_size(name, mask.shape)
+    edge = 1 << halvings(name)
+    blocks = mask[: height * edge, : width * edge].reshape(height, edge, width, edge)
+    small: Array = blocks.mean((1, 3), dtype=np.float64)[None, :, :, None]
+    return small if small.any() else np.full_like(small, 1e-3)
 
 
 def white_noise(shape: tuple[int, ...], seed: int) -> Array:

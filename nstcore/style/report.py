@@ -14,23 +14,23 @@ from numpy.typing import NDArray
 from nstcore import _chart
 from nstcore.errors import ArgumentError
 from nstcore.files import atomic_write
-from nstcore.style.transfer import HistoryRow, Result
+from nstcore.style.result import HistoryRow, Result
 
 
 def write_csv(path: str | Path, history: Sequence[HistoryRow]) -> None:
-    """Write one line a step: step, seconds, total, content, the style cost of each layer, tv."""
+    """Write one line a step: step, seconds, total, content, the style cost of each layer, tv, size in pixels."""
     layers = list(history[0].style) if history else []
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", "seconds", "total", "content", *(f"style_{name}" for name in layers), "tv"])
+    table.writerow(["step", "seconds", "total", "content", *(f"style_{name}" for name in layers), "tv", "size"])
     for row in history:
         values = [row.total, row.content, *(row.style[name] for name in layers), row.tv]
-        table.writerow([row.step, f"{row.seconds:.3f}", *(f"{v:.9g}" for v in values)])
+        table.writerow([row.step, f"{row.seconds:.3f}", *(f"{v:.9g}" for v in values), row.size])
     atomic_write(path, lambda stream: stream.write(text.getvalue().encode()))
 
 
 def summary(result: Result) -> dict[str, Any]:
-    """The end of a run in plain values."""
+    """The end of a run in plain values; the losses are those of the last size."""
     rows = result.history
     return {
         "width": int(result.image.shape[1]),
@@ -38,7 +38,7 @@ def summary(result: Result) -> dict[str, Any]:
         "steps": len(rows),
         "seconds": rows[-1].seconds if rows else 0.0,
         "stopped": result.stopped,
-        "loss_start": rows[0].total if rows else None,
+        "loss_start": next((row.total for row in rows if row.size == rows[-1].size), None),
         "loss_end": rows[-1].total if rows else None,
     }
 

@@ -65,7 +65,7 @@ def test_everything_that_can_be_written_is_written(place: Path, run: Run) -> Non
     with open(place / "losses.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5"]
-    assert list(rows[0]) == ["step", "seconds", "total", "content", "style_conv1_1", "style_conv2_1", "tv"]
+    assert list(rows[0]) == ["step", "seconds", "total", "content", "style_conv1_1", "style_conv2_1", "tv", "size"]
     assert float(rows[-1]["total"]) == pytest.approx(facts["loss_end"], rel=1e-8)
     with Image.open(place / "losses.png") as plot:
         assert plot.size == (960, 540)
@@ -258,7 +258,8 @@ def test_help_names_every_option_of_the_issue(run: Run, monkeypatch: pytest.Monk
     _, out, _ = run("style", "--help")
     for option in (
         "size", "steps", "content-weight", "style-weight", "tv-weight", "content-layers", "style-layers", "blend",
-        "init", "optimizer", "pooling", "seed", "save-every", "history", "plot",
+        "init", "optimizer", "pooling", "seed", "save-every", "history", "plot", "checkpoint", "resume", "colors",
+        "region", "style-mask", "style-scale", "start", "until", "average", "start-size",
     ):  # fmt: skip
         assert f"--{option} " in out
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import pty
@@ -16,11 +15,7 @@ import pytest
 from PIL import Image
 
 from nstcore.demo import picture_path
-from nstcore.faces import Found, Gallery, load_encoder
-from nstcore.faces.decide import identification
-from nstcore.faces.folders import encode_people, people_in
-from nstcore.faces.pairs import all_pairs
-from nstcore.faces.pipeline import encode_faces
+from nstcore.faces import Calibration, Gallery, load_encoder, verify
 from nstcore.images import load, resize_to, save
 
 from .conftest import ROOT, Run
@@ -55,9 +50,9 @@ def people(place: Path) -> Path:
 
 
 def in_a_terminal(*arguments: str) -> str:
-    """What the command shows on a terminal of 200 columns, without colours."""
+    """What the command shows on a terminal of 80 columns, without colours."""
     master, slave = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "nstcore.cli", *arguments]
     process = subprocess.Popen(command, stdout=slave, stderr=subprocess.PIPE, env=environment)
     os.close(slave)
@@ -124,6 +119,101 @@ def test_without_a_gallery_a_missing_picture_is_a_missing_picture(place: Path, r
     assert "missing.png does not exist" in run("faces", "verify", "missing.png", "a.png")[2]
 
 
+def test_two_pictures_are_judged_by_the_gallery(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named by the option or the variable, or simply there; an encoder of one's own is not held against the last."""
+    own = Calibration(0.001, 50.0, -10.0, True, 9, 9, "made up", 0.01)
+    with Gallery("people.db") as gallery:
+        gallery.set_calibration(own)
+    os.rename("people.db", "cal.db")
+    assert run("faces", "verify", "a.png", "b.png")[0] == 0
+    different = run("faces", "verify", "a.png", "b.png", "-g", "cal.db")
+    assert (different[0], "threshold 0.001" in different[1], "(calibrated)" in different[1]) == (1, True, True)
+    monkeypatch.setenv("NSTCORE_GALLERY", "cal.db")
+    assert run("faces", "verify", "a.png", "b.png") == different
+    monkeypatch.delenv("NSTCORE_GALLERY")
+    os.rename("cal.db", "people.db")
+    assert run("faces", "verify", "a.png", "b.png") == different
+    assert not verify("a.png", "b.png", calibration=own).same
+
+
+def test_what_a_may_have_meant_is_said(place: Path, run: Run) -> None:
+    assert "and there is no file of that name" in run("faces", "verify", "missing.png", "a.png")[2]
+    assert run("faces", "verify", "", "a.png")[::2] == (2, _empty())
+
+
+def _empty() -> str:
+    return "error: [verify] expects A as a picture or a name in the gallery, got an empty text\n"
+
+
+# ---- exit codes ----
+
+
+@pytest.mark.parametrize("command", [("verify", "a.png", "cat-as-b.png"), ("identify", "a.png"), ("detect", "a.png")])
+def test_a_closed_pipe_is_no_answer(place: Path, command: tuple[str, ...]) -> None:
+    """Whose output nobody reads has not said "the same person"."""
+    os.rename("b.png", "cat-as-b.png")
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = [sys.executable, "-m", "nstcore.cli", "faces", *command]
+    done = subprocess.run(process, stdout=writing, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_closed_output_leaves_the_answer(place: Path) -> None:
+    """Closed from the start, as by >&-: the exit code still is the answer."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for threshold, code in (("0.56", 0), ("0.001", 1)):
+        command = f"{sys.executable} -m nstcore.cli faces verify a.png b.png -t {threshold} >&-"
+        done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, env=environment)
+        assert (done.returncode, done.stderr) == (code, b"")
+
+
+def test_names_that_the_output_cannot_show_are_escaped(place: Path) -> None:
+    with Gallery("people.db") as gallery:
+        gallery.rename("Zoë [x]", "Łucja")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "nstcore.cli", "faces", "list"]
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\\u0141ucja\t1\t\t\n", b"")
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError("a fault of ours")])
+def test_what_goes_wrong_is_no_answer(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("nstcore.images.load", fails)
+    for command in (("verify", "a.png", "b.png"), ("identify", "a.png"), ("detect", "a.png")):
+        code, out, err = run("faces", *command)
+        assert (code, out) == (2, "")
+        assert ("--max-pixels" if error is MemoryError else "a fault of ours") in err
+
+
+def test_file_names_cannot_write_on_the_terminal_or_break_lines(place: Path, run: Run) -> None:
+    odd = "a\x1b[31m\tb\nc\u202e.png"
+    os.rename("a.png", odd)
+    os.rename("cat.png", "cat\x1b[2J.png")
+    for command in (("identify",), ("detect",), ("verify", "b.png")):
+        out, err = run("faces", *command, odd, *["cat\x1b[2J.png"] * (len(command) == 1))[1:]
+        assert not re.search("[\x1b\u202e]", out + err)
+        assert r"a\x1b[31m\tb\nc\u202e.png" in out
+        assert len(out.splitlines()) == (2 if len(command) == 1 else 1)
+    with open("broken\x1b[31m.jpg", "wb") as file:
+        file.write(b"no picture")
+    assert r"broken\x1b[31m.jpg" in run("faces", "identify", "broken\x1b[31m.jpg")[2]
+
+
+def test_nobody_has_no_distance(place: Path, run: Run) -> None:
+    with Gallery("people.db") as gallery:
+        gallery.remove("Zoë [x]")
+    code, out, _ = run("faces", "identify", "a.png")
+    assert code == 1
+    assert out.rstrip("\n").split("\t")[6:9] == ["", "0.560000", ""]
+
+
 # ---- identify ----
 
 
@@ -162,7 +252,7 @@ def test_pictures_that_fail_do_not_stop_the_others(place: Path, run: Run) -> Non
     assert code == 2
     assert out.startswith("a.png\t")
     assert err.count("\n") == 1
-    assert run("faces", "identify", "cat.png")[:2] == (1, "")
+    assert run("faces", "identify", "cat.png")[:2] == (1, "cat.png" + 11 * "\t" + "\n")
     facts = json.loads(run("faces", "identify", "broken.jpg", "cat.png", "--json")[1])
     assert facts[0] == {"file": "cat.png", "faces": []}
     assert "broken.jpg" in facts[1]["error"]
@@ -185,13 +275,31 @@ def test_what_cannot_be_identified(place: Path, run: Run, arguments: tuple[str, 
 
 def test_on_a_terminal_it_reads_well(place: Path) -> None:
     shown = in_a_terminal("faces", "identify", "a.png", "cat.png")
-    head, first, second, note = shown.splitlines()
-    columns = ["picture", "face", "who", "distance", "threshold", "margin", "probability", "nearest"]
-    assert head.split() == columns
-    values = r"a\.png +1 +Zoë \[x\] +0\.000 +0\.560 +\+0\.560 +>99\.9% +Zoë \[x\] \(1 photograph\)"
-    assert re.fullmatch(values, first.strip()), first
-    assert second.split() == ["cat.png", "no", "face", "found"]
-    assert note.startswith("probabilities are uncalibrated")
+    assert "…" not in shown
+    head, *table, note = shown.splitlines()
+    assert head.split() == ["picture", "face", "who", "distance", "margin", "probability", "nearest"]
+    values = r"a\.png +1 +Zoë \[x\] +0\.000 +\+0\.560 +>99\.9% +Zoë \[x\] \(1"
+    assert re.match(values, table[0].strip()), table
+    assert table[-1].split() == ["cat.png", "none"]
+    assert note.startswith("threshold 0.560; probabilities are uncalibrated")
+
+
+def test_long_names_are_whole_in_eighty_columns(place: Path) -> None:
+    """Whatever a table has no room for goes on in the next line: nothing is cut, and numbers stay on one."""
+    name, file = "Wilhelmina Slater-Featherstonehaugh", "photographs-of-the-summer-of-2024-in-the-mountains.png"
+    with Gallery("people.db") as gallery:
+        gallery.rename("Zoë [x]", name)
+    (place / "a.png").rename(file)
+    shown = in_a_terminal("faces", "identify", file)
+    table = shown.split("threshold ")[0].splitlines()
+    assert max(map(len, table)) <= 80
+    assert "…" not in shown
+    edges = [table[0].index(title) for title in ("face", "who", "distance")]
+    columns = [[line[low:high].strip() for line in table[1:]] for low, high in zip([0, *edges], edges, strict=False)]
+    assert "".join(columns[0]) == file
+    assert "".join(columns[2]) == name.replace(" ", "")
+    for number in ("0.000", "+0.560", ">99.9%"):
+        assert any(number in line.split() for line in table[1:])
 
 
 # ---- calibrate ----
@@ -209,7 +317,7 @@ def test_calibrate_is_kept_and_taken_back(place: Path, people: Path, run: Run) -
     out = run("faces", "verify", "Zoë [x]", "b.png")[1]
     assert f"threshold {found.threshold:.3f}" in out
     assert "(calibrated)" in out
-    assert in_a_terminal("faces", "identify", "a.png").count("\n") == 2  # nothing to say about probabilities
+    assert "uncalibrated" not in in_a_terminal("faces", "identify", "a.png")  # nothing to say about probabilities
     assert (
         run("faces", "calibrate", "--reset")[1] == "people.db: the encoder's own calibration again, threshold 0.560\n"
     )
@@ -240,7 +348,42 @@ def test_a_dry_run_changes_nothing(place: Path, people: Path, run: Run) -> None:
     assert (place / "people.db").read_bytes() == before
 
 
+def test_a_rate_that_the_files_cannot_show_is_refused_before_the_work(
+    place: Path, people: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def works(*_: object, **__: object) -> None:
+        raise AssertionError("a picture was read")
+
+    monkeypatch.setattr("nstcore.images.load", works)
+    (people / "pairs.txt").write_text("1\np1 1 2\np1 1 p2 1\n")
+    for arguments in (("folder",), ("--pairs", "folder/pairs.txt")):
+        code, _, err = run("faces", "calibrate", *arguments)
+        assert (code, "cannot be claimed" in err) == (2, True)
+
+
+def test_calibrating_says_what_several_photographs_cost(place: Path, people: Path, run: Run) -> None:
+    out = run("faces", "calibrate", "folder", "--far", "0.2", "--dry-run")[1]
+    assert re.search(r"1 photograph a person [\d.]+%, 2 photographs a person [\d.]+%", out), out
+
+
 # ---- evaluate ----
+
+
+def test_a_plot_never_replaces_a_photograph(place: Path, people: Path, run: Run) -> None:
+    before = (people / "p1" / "1.png").read_bytes()
+    code, out, err = run("faces", "evaluate", "folder", "--plot", "folder/p1/1.png")
+    assert (code, out) == (2, "")
+    assert "is the input" in err
+    assert (people / "p1" / "1.png").read_bytes() == before
+
+
+def test_evaluating_takes_the_gallery_of_the_environment(
+    place: Path, people: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Gallery("people.db") as gallery:
+        gallery.set_calibration(Calibration(0.25, 50.0, -10.0, True, 9, 9, "made up", 0.01))
+    monkeypatch.setenv("NSTCORE_GALLERY", "people.db")
+    assert json.loads(run("faces", "evaluate", "folder", "--json")[1])["calibration"]["threshold"] == 0.25
 
 
 def test_evaluate_a_folder(place: Path, people: Path, run: Run) -> None:
@@ -269,108 +412,3 @@ def test_evaluate_a_list_of_pairs(place: Path, people: Path, run: Run) -> None:
 
 
 # ---- real photographs ----
-
-
-@pytest.fixture(scope="module")
-def photographs(test_data: Path) -> dict[str, np.ndarray]:
-    """Encodings of the 15 photographs, by "person/number", found and aligned by the package."""
-    found = encode_people(people_in(test_data / "faces/photos"))
-    assert not found.failures
-    assert not found.several
-    return {f"{path.parent.name}/{path.stem}": e for path, e in zip(found.paths, found.encodings, strict=True)}
-
-
-@pytest.mark.data
-def test_all_pairs_of_the_photographs_without_an_error(photographs: dict[str, np.ndarray]) -> None:
-    pairs = all_pairs(np.stack(list(photographs.values())), [name.split("/")[0] for name in photographs])
-    assert (len(photographs), pairs.people, int(pairs.same.sum()), int((~pairs.same).sum())) == (15, 6, 14, 91)
-    threshold = load_encoder().calibration.threshold
-    np.testing.assert_array_equal(pairs.distances <= threshold, pairs.same)
-
-
-@pytest.mark.data
-def test_leaving_one_out(photographs: dict[str, np.ndarray]) -> None:
-    """The nearest of the other photographs is of the same person; who has no other photograph is a stranger."""
-    threshold = load_encoder().calibration.threshold
-    for name, encoding in photographs.items():
-        others = {o: np.linalg.norm(encoding.astype(float) - e) for o, e in photographs.items() if o != name}
-        nearest = min(others, key=lambda o: others[o])
-        person = name.split("/")[0]
-        if person == "miranda":  # the only one with a single photograph
-            assert others[nearest] > threshold
-        else:
-            assert nearest.split("/")[0] == person
-            assert others[nearest] <= threshold
-
-
-@pytest.mark.data
-@pytest.mark.parametrize("group", ["obama_and_biden", "harington_and_leslie"])
-def test_groups_are_named_from_any_single_photograph(
-    photographs: dict[str, np.ndarray], test_data: Path, group: str
-) -> None:
-    """Whichever photograph each of the six is known by, 144 choices. Both files show obama and biden, whatever they are
-    called; the second one is where obama/3 and biden/1 were cut from, so that half of its choices are easy.
-    """
-    found = encode_faces(test_data / f"faces/groups/{group}.jpg")
-    people: dict[str, list[np.ndarray]] = {}
-    for name, encoding in photographs.items():
-        people.setdefault(name.split("/")[0], []).append(encoding)
-    choices = list(itertools.product(*people.values()))
-    assert len(choices) == 144
-    for choice in choices:
-        candidates = []
-        for _, probe in found:
-            rows = [(float(np.linalg.norm(probe - e)), name) for name, e in zip(people, choice, strict=True)]
-            candidates.append([Found(name, distance, 1, 1) for distance, name in sorted(rows)])
-        for one_each in (False, True):
-            faces = [face for face, _ in found]
-            matches = identification(faces, candidates, load_encoder().calibration, one_each=one_each)
-            names = [match.name for match in matches if match.name is not None]
-            assert sorted(names) == ["biden", "obama"]
-
-
-@pytest.mark.data
-def test_groups_are_named_by_the_command(test_data: Path, tmp_path: Path, run: Run) -> None:
-    """From one photograph each that is not the group's own; the third face of the first picture is a stranger's."""
-    photos, gallery = test_data / "faces/photos", tmp_path / "people.db"
-    for name, file in (("obama", "1.jpg"), ("biden", "2.jpg"), ("leslie", "1.jpg"), ("miranda", "1.png")):
-        assert run("faces", "enroll", name, photos / name / file, "-g", gallery, "--no-check-quality")[0] == 0
-    names = []
-    for group in ("obama_and_biden", "harington_and_leslie"):
-        out = run("faces", "identify", test_data / f"faces/groups/{group}.jpg", "-g", gallery, "--json")[1]
-        faces = json.loads(out)[0]["faces"]
-        names.append([match["name"] for match in sorted(faces, key=lambda match: match["face"]["box"][0])])
-    assert names == [["biden", "obama", None], ["obama", "biden"]]
-
-
-@pytest.mark.data
-def test_strangers_are_not_recognised(photographs: dict[str, np.ndarray], tmp_path: Path) -> None:
-    """Every person in turn is unknown to a gallery of all photographs of the others."""
-    for stranger in sorted({name.split("/")[0] for name in photographs}):
-        known = {n: e for n, e in photographs.items() if n.split("/")[0] != stranger}
-        asked = [e for n, e in photographs.items() if n.split("/")[0] == stranger]
-        with Gallery(tmp_path / f"{stranger}.db") as gallery:
-            gallery.add_many([n.split("/")[0] for n in known], np.stack(list(known.values())))
-            candidates = gallery.search(np.stack(asked), 1)
-        matches = identification([None] * len(asked), candidates, load_encoder().calibration)
-        assert [match.name for match in matches] == [None] * len(asked)
-        assert all(match.nearest is not None and match.margin < -0.1 for match in matches)
-
-
-@pytest.mark.data
-def test_orl_as_a_tree_of_files(test_data: Path, tmp_path: Path, run: Run) -> None:
-    """Eight people with four pictures each of the ORL set, as PNG: everyone is found, and told apart almost always."""
-    with np.load(test_data / "faces/orl.npz", allow_pickle=False) as file:
-        images, labels = file["images"], file["labels"]
-    for label in np.unique(labels)[::5]:
-        (tmp_path / f"s{label}").mkdir()
-        for number, image in enumerate(images[labels == label][:4], 1):
-            Image.fromarray(image).save(tmp_path / f"s{label}" / f"{number}.png")
-    code, out, _ = run("faces", "evaluate", tmp_path, "--json")
-    facts = json.loads(out)
-    assert (code, facts["failures"], facts["people"], facts["photographs"]) == (0, [], 8, 32)
-    assert (facts["same"], facts["different"]) == (48, 448)
-    assert facts["eer"] < 0.03
-    assert facts["folds"]["accuracy"] > 0.97
-    assert facts["identification"]["rank1"] == 1.0
-    assert [v["rate"] is None for v in facts["validation"]] == [False, False, True]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 from nstcore.demo import picture_path
-from nstcore.errors import NoFaceError, SeveralFacesError
+from nstcore.errors import GalleryError, NoFaceError, SeveralFacesError
 from nstcore.faces import Gallery
 from nstcore.images import load, resize, save
 
@@ -99,7 +101,7 @@ def test_json_of_every_command(place: Path, run: Run, monkeypatch: pytest.Monkey
     assert facts("rename", "Eileen", "E") == {"name": "E", "before": "Eileen"}
     assert facts("export", "x.npz") == {"output": "x.npz", "photos": 1}
     assert facts("import", "x.npz", "--gallery", "new.db") == {"file": "x.npz", "added": 1, "known": 0}
-    assert facts("forget", "E") == {"name": "E", "photos": 1}
+    assert facts("forget", "E", "--yes") == {"name": "E", "photos": 1}
     assert not (place / "people.db").exists()
 
 
@@ -110,8 +112,10 @@ def test_a_folder_of_people_lists_what_was_refused_and_goes_on_where_it_stopped(
             shutil.copy(picture, place / "people" / person)
     (place / "people" / "Eileen" / "notes.txt").write_text("no picture")
     code, out, err = run("faces", "enroll", "people")
-    assert (code, out) == (2, "people.db: 1 photograph of 1 person added, 3 refused\n")
-    broken, cat, two = err.splitlines()
+    assert (code, out) == (2, "people.db: 1 photograph of 1 person added, 4 refused\n")
+    broken, notes, cat, two = err.splitlines()
+    assert notes.startswith("error: [image] people/Eileen/notes.txt is not a picture")
+    (place / "people" / "Eileen" / "notes.txt").unlink()
     assert broken.startswith("error: [image] people/Eileen/broken.jpg")
     assert cat.startswith("error: [enroll] people/nobody/cat.jpg: expects one face, found none")
     assert two.startswith("error: [enroll] people/pair/two.png: expects one face, found 2, from the largest: (")
@@ -119,6 +123,56 @@ def test_a_folder_of_people_lists_what_was_refused_and_goes_on_where_it_stopped(
     code, out, _ = run("faces", "enroll", "people")
     assert (code, out) == (2, "people.db: 1 photograph of 1 person added, 1 already there, 3 refused\n")
     assert run("faces", "list")[1] == "Eileen\t2\t\t\n"
+
+
+def test_every_file_of_a_folder_is_tried_and_what_is_not_is_said(place: Path, run: Run) -> None:
+    (place / "people" / "Eileen" / "older").mkdir(parents=True)
+    shutil.copy("eileen.png", "people/Eileen/picture-without-a-suffix")
+    shutil.copy("mirrored.png", "people/Eileen/mirrored.jfif")
+    shutil.copy("eileen.png", "people/Eileen/.hidden.png")
+    shutil.copy("eileen.png", "people/loose.png")
+    code, out, err = run("faces", "enroll", "people")
+    assert (code, out) == (2, "people.db: 2 photographs of 1 person added, 2 not tried\n")
+    assert [line.split("; ")[0] for line in err.splitlines()] == [
+        "error: [enroll] not tried: people/Eileen/older",
+        "error: [enroll] not tried: people/loose.png",
+    ]
+    facts = json.loads(run("faces", "enroll", "people", "--json")[1])
+    assert (facts["known"], facts["not_tried"]) == (2, ["people/Eileen/older", "people/loose.png"])
+
+
+def test_a_folder_is_not_taken_for_a_name(place: Path, run: Run) -> None:
+    for person, file in (("Eileen", "eileen.png"), ("other", "mirrored.png")):
+        (place / "people" / person).mkdir(parents=True)
+        shutil.copy(file, place / "people" / person)
+    for arguments in (["people/Eileen", "people/other"], ["eileen.png", "mirrored.png"], ["people", "eileen.png"]):
+        code, _, err = run("faces", "enroll", *arguments)
+        assert (code, "expects a name before its pictures" in err) == (2, True)
+    assert not (place / "people.db").exists()
+    os.chdir("people")
+    assert run("faces", "enroll", "Eileen", "Eileen/eileen.png")[0] == 0  # the pictures are those of that folder
+
+
+def test_a_gallery_that_fails_in_the_middle_keeps_the_report(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enroll = Gallery.enroll
+
+    def full(gallery: Gallery, name: str, path: Path, **options: Any) -> Any:
+        if path.name == "mirrored.png":
+            raise GalleryError("[gallery] people.db: the disk is full") from sqlite3.OperationalError("full")
+        return enroll(gallery, name, path, **options)
+
+    monkeypatch.setattr(Gallery, "enroll", full)
+    files = ("cat.jpg", "eileen.png", "mirrored.png", "two.png")
+    code, out, err = run("faces", "enroll", "Eileen", *files)
+    words = "1 photograph of 1 person added, 1 refused, stopped by the gallery, 2 left"
+    assert (code, out) == (2, f"people.db: {words}\n")
+    assert "cat.jpg" in err
+    assert err.endswith("error: [gallery] people.db: the disk is full\n")
+    code, out, _ = run("faces", "enroll", "Eileen", *files, "--json")
+    facts = json.loads(out)
+    assert (code, facts["known"], facts["left"], facts["error"]) == (2, 1, 2, "[gallery] people.db: the disk is full")
 
 
 def test_the_quality_gate_can_be_switched_off(place: Path, run: Run) -> None:
@@ -153,12 +207,56 @@ def test_bad_input_is_one_line(place: Path, run: Run, arguments: list[str], mess
     assert message in err
 
 
-def test_file_objects_and_arrays_are_known_by_their_pixels(place: Path) -> None:
+def test_a_file_object_is_known_by_its_bytes_and_an_array_by_its_pixels(place: Path) -> None:
     with Gallery("people.db") as gallery:
+        first = gallery.enroll("Eileen", "eileen.png")
         with open("eileen.png", "rb") as file:
-            first = gallery.enroll("Eileen", file)
-        again = gallery.enroll("Eileen", load("eileen.png"))
-        assert (first.added, first.photo.source, again.added, again.photo) == (True, None, False, first.photo)
+            file.read(7)  # a picture is read from its beginning, wherever the file stands
+            again = gallery.enroll("Eileen", file)
+        in_memory = gallery.enroll("Eileen", io.BytesIO((place / "eileen.png").read_bytes()))
+        with subprocess.Popen(["cat", "eileen.png"], stdout=subprocess.PIPE) as pipe:  # can be read once only
+            assert pipe.stdout is not None
+            piped = gallery.enroll("Eileen", pipe.stdout)
+        assert first.added
+        for other in (again, in_memory, piped):
+            assert (other.added, other.photo) == (False, first.photo)
+        array = gallery.enroll("Eileen", load("eileen.png"))
+        assert (array.added, array.photo.source) == (True, None)
+        assert not gallery.enroll("Eileen", load("eileen.png")).added
+        with open("mirrored.png", "rb") as file:
+            assert gallery.enroll("Eileen", file).photo.source == "mirrored.png"
+
+
+def test_a_removed_persons_pictures_are_refused_and_nobody_answers(place: Path, run: Run) -> None:
+    run("faces", "enroll", "Eileen", "eileen.png")
+    run("faces", "remove", "Eileen")
+    code, out, err = run("faces", "enroll", "Eileen", "eileen.png")
+    assert (code, out) == (2, "people.db: 0 photographs added, 1 refused\n")
+    assert "'Eileen' has been removed; restore or forget them first" in err
+    with Gallery("people.db") as gallery:
+        (match,) = gallery.identify("eileen.png")
+    assert (match.name, match.compared) == (None, "nobody: all who are enrolled have been removed")
+
+
+def test_without_a_terminal_nobody_is_forgotten_unasked(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, picture in (("Eileen", "eileen.png"), ("E. C.", "mirrored.png")):
+        run("faces", "enroll", name, picture)
+    run("faces", "merge", "E. C.", "Eileen")
+    code, _, err = run("faces", "forget", "Eileen")
+    assert code == 2
+    assert "expects --yes where nobody can be asked" in err
+    asked: list[str] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", lambda text: bool(asked.append(text)))
+    assert run("faces", "forget", "Eileen")[0] == 1
+    assert asked == ["Delete Eileen, with E. C. merged into them, and 2 photographs from people.db for good?"]
+    assert rows(run("faces", "list")[1]) == [["Eileen", "2", "", "E. C."]]
+
+
+def test_a_refused_import_makes_no_gallery(place: Path, run: Run) -> None:
+    for file in ("cat.jpg", "absent.npz"):
+        assert run("faces", "import", file, "--gallery", "new.db")[0] == 2
+        assert not (place / "new.db").exists()
 
 
 def test_an_interrupt_keeps_what_is_enrolled(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +280,7 @@ def test_a_terminal_shows_a_table_and_names_as_they_are(place: Path, run: Run) -
     run("faces", "enroll", "[red]Eileen[/red]", "eileen.png")
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "nstcore.cli", "faces", "list"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
     subprocess.run(command, stdout=slave, check=True, timeout=60, env=environment)
     os.close(slave)
     shown = os.read(master, 10_000).decode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,20 @@ def opened(path: Path | str, encoder: Any = None, **options: Any) -> Gallery:
     return Gallery(path, encoder=encoder or Fake(), **options)
 
 
+@functools.cache
+def _content() -> bytes:
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "people.db")
+        with opened(path) as gallery:
+            gallery.add_many([f"p{i // 3}" for i in range(180)], rng.standard_normal((180, SIZE)))
+            for i in range(5):
+                facts = {"source": f"{i}.jpg", "digest": f"{i:064x}", "about": {"score": 1}}
+                gallery.add(f"p{i}", rng.standard_normal(SIZE), **facts)  # type: ignore[arg-type]
+        return path.read_bytes()
+
+
 def filled(path: Path) -> Path:
     """A gallery of 60 people with 185 photographs, five of them with facts."""
-    rng = np.random.default_rng(0)
-    with opened(path) as gallery:
-        gallery.add_many([f"p{i // 3}" for i in range(180)], rng.standard_normal((180, SIZE)))
-        for i in range(5):
-            gallery.add(f"p{i}", rng.standard_normal(SIZE), source=f"{i}.jpg", digest=f"{i:064x}", about={"score": 1})
+    path.write_bytes(_content())
     return path

@@ -14,7 +14,7 @@ from nstcore import faces, images, models
 from nstcore.demo import picture_path
 from nstcore.errors import ArgumentError, ShapeError
 from nstcore.faces import Face
-from nstcore.faces.align import CHIP, TEMPLATE, similarity
+from nstcore.faces.align import CHIP, TEMPLATE, similarity, visible
 from nstcore.models import face_layout
 
 Array = NDArray[Any]
@@ -250,3 +250,20 @@ def test_the_encoder_sees_what_dlib_showed_it(test_data: Path) -> None:
     np.testing.assert_array_equal(distances < 0.6, same)
     assert distances[same].max() < 0.55  # measured: 0.533; two people: at least 0.697
     assert distances[~same].min() > 0.68
+
+
+def test_sizes_and_seeds_outside_their_range_are_refused() -> None:
+    face = Face((0, 0, 150, 150), TEMPLATE.astype(np.float32), 1.0)
+    picture = np.zeros((150, 150, 3), np.float32)
+    with pytest.raises(ArgumentError, match="a size of at most 4096, got 1000000"):
+        faces.align(picture, face, 10**6)
+    with pytest.raises(ArgumentError, match="a seed of at least 0, got -1"):
+        faces.jittered(picture, face, 2, seed=-1)
+
+
+def test_the_visible_part_is_that_of_a_white_picture() -> None:
+    """Against aligning a picture of ones, for a face that the border cuts."""
+    face = Face((-60, -20, 90, 130), (TEMPLATE + np.array([-60, -20])).astype(np.float32), 1.0)
+    white = faces.align(np.ones((140, 130, 3), np.float32), face)
+    assert visible(140, 130, face) == pytest.approx(white.mean(), abs=1e-6)
+    assert 0.3 < visible(140, 130, face) < 0.7

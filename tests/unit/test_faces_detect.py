@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +295,41 @@ def test_boxes_become_squares_and_pixels() -> None:
     boxes = np.array([[10, 20, 30, 60], [-5, -5, 4, 4], [90, 0, 130, 20]], np.float32)
     np.testing.assert_array_equal(squared(boxes)[0], [0, 20, 40, 60])
     np.testing.assert_array_equal(inside(boxes, 100, 50), [[9, 19, 30, 50], [0, 0, 4, 4], [89, 0, 100, 20]])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"thresholds": 0.5},
+        {"thresholds": ("a", 0, 0)},
+        {"thresholds": None},
+        {"max_pixels": "x"},
+        {"max_pixels": 0},
+        {"min_size": "20"},
+    ],
+)
+def test_options_of_another_kind_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match=r"^\[detect\] expects"):
+        faces.detect(np.zeros((30, 30, 3), np.uint8), **options)
+
+
+def test_a_picture_that_is_ready_is_not_copied() -> None:
+    """Detection needs the levels, a quarter of the floats; alignment, quality and drawing next to nothing."""
+    picture = np.zeros((2000, 3000, 3), np.float32)
+    face = Face((1000, 1000, 1100, 1100), face_points(), 0.99)
+
+    def most(work: Any) -> int:
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    faces.align(picture, face)  # what is made once
+    assert most(lambda: faces.align(picture, face)) < picture.nbytes / 8
+    assert most(lambda: faces.quality(picture, face)) < picture.nbytes / 8
+    assert most(lambda: images.readable(picture)) < picture.nbytes / 8
+
+
+def face_points() -> Any:
+    return np.array([(1030, 1030), (1070, 1030), (1050, 1050), (1032, 1075), (1068, 1075)], np.float32)

@@ -122,7 +122,7 @@ def test_facts_that_mean_nothing_are_refused(tmp_path: Path, arrays: Any, facts:
 
 
 def test_another_architecture_is_refused() -> None:
-    with pytest.raises(WeightsError, match="expects weights of face_encoder, got vgg16"):
+    with pytest.raises(WeightsError, match="expects weights of face_encoder or embedding_net, got vgg16"):
         load_encoder(weights.embedded("vgg16"))
 
 
@@ -163,7 +163,9 @@ def test_one_face_is_insisted_on(portrait: Array, tmp_path: Path) -> None:
         faces.verify(tmp_path / "missing.jpg", portrait)
 
 
-@pytest.mark.parametrize("options_", [{"min_score": 1.5}, {"min_score": -0.1}, {"jitter": 2, "flip": True}])
+@pytest.mark.parametrize(
+    "options_", [{"min_score": 1.5}, {"min_score": -0.1}, {"min_score": "a"}, {"jitter": 2, "flip": True}]
+)
 def test_options_are_checked_before_the_picture_is_read(options_: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError):
         encode_one("missing.jpg", **options_)

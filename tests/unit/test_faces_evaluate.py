@@ -19,7 +19,7 @@ from nstcore.faces import Calibration, evaluate, report
 from nstcore.faces.evaluate import cross_validated, evaluate_pairs, roc
 from nstcore.faces.folders import read_pairs
 from nstcore.faces.identification import open_set
-from nstcore.faces.pairs import Pairs, all_pairs
+from nstcore.faces.pairs import Pairs, all_pairs, in_order
 
 Array = NDArray[Any]
 CALIBRATION = Calibration(0.5, 20.0, -10.0, False, 1, 1, "made up")
@@ -130,7 +130,7 @@ def test_the_folds_share_no_person() -> None:
     encodings, labels = people(25, 3)
     labels[-2:] = 30, 31  # two people with one photograph
     pairs = all_pairs(encodings, labels)
-    folds = _people_folds(pairs, np.unique(labels, return_inverse=True)[1])
+    folds = _people_folds(pairs, in_order(encodings, labels)[1])
     assert len(folds) == 10
     tried = []
     for train, test in folds:
@@ -146,6 +146,25 @@ def test_the_folds_share_no_person() -> None:
 def test_few_people_have_fewer_folds(count: int, folds: int | None) -> None:
     found = evaluate(*people(count, 3), CALIBRATION)
     assert (None if found.folds is None else len(found.folds.accuracies)) == folds
+
+
+def test_names_and_order_change_nothing() -> None:
+    """Folds, drawings and pairs that are drawn: the same photographs, called otherwise and in another order."""
+    encodings, labels = people(25, 3, spread=0.2)
+    order = np.random.default_rng(5).permutation(len(labels))
+    names = np.array([f"p{(7 * label + 3) % 25}" for label in labels])
+    one, two = evaluate(encodings, labels, CALIBRATION), evaluate(encodings[order], names[order], CALIBRATION)
+    assert one.folds is not None
+    assert one.folds == two.folds
+    assert one.identification == two.identification
+    a, b = (all_pairs(e, n, most=40) for e, n in ((encodings, labels), (encodings[order], names[order])))
+    np.testing.assert_allclose(np.sort(a.distances), np.sort(b.distances))
+
+
+@pytest.mark.parametrize("rates", [(0,), (1.0,), ("a",)])
+def test_rates_outside_0_and_1_are_refused(rates: Any) -> None:
+    with pytest.raises(ArgumentError, match="false-accept rate between 0 and 1"):
+        evaluate(*people(4, 3), CALIBRATION, false_accept_rates=rates)
 
 
 # ---- rates ----
@@ -246,6 +265,11 @@ def test_a_list_that_means_nothing_is_refused_with_its_line(tmp_path: Path, cont
     (tmp_path / "pairs.txt").write_bytes(content)
     with pytest.raises(ArgumentError, match=words):
         read_pairs(tmp_path / "pairs.txt")
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_bytes(b"\xef\xbb\xbf1\nanna 1 2\nanna 1 bob 1\n")
+    assert read_pairs(tmp_path / "pairs.txt")[1] == ("anna", 1, "bob", 1, 0)
 
 
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:

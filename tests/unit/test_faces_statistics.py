@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,8 @@ from nstcore.faces._statistics import (
     needed_trials,
 )
 from nstcore.faces.calibrate import over_people
-from nstcore.faces.pairs import Pairs, all_pairs, between
+from nstcore.faces.pairs import Pairs, _indices, all_pairs, between
+from nstcore.faces.several import several_photographs
 
 Array = NDArray[Any]
 SAME, DIFFERENT = 300, 5000
@@ -226,13 +229,71 @@ def test_all_pairs_are_every_combination_once() -> None:
 
 def test_too_many_pairs_of_two_people_are_drawn_from() -> None:
     points, labels = np.arange(60.0).reshape(60, 1), np.arange(60) // 3
-    full, drawn = all_pairs(points, labels), all_pairs(points, labels, max_different=500)
+    full, drawn = all_pairs(points, labels), all_pairs(points, labels, most=500)
     assert (full.same.sum(), (~full.same).sum()) == (60, 1710)
     assert (drawn.same.sum(), (~drawn.same).sum()) == (60, 500)
     assert np.all((drawn.left == drawn.right) == drawn.same)
-    again = all_pairs(points, labels, max_different=500)
+    again = all_pairs(points, labels, most=500)
     np.testing.assert_array_equal(drawn.distances, again.distances)
     assert len({*zip(drawn.left.tolist(), drawn.right.tolist(), drawn.distances.tolist(), strict=True)}) > 450
+
+
+@pytest.mark.parametrize("most", [3, 100, 500, 1000])
+def test_drawn_pairs_are_different_ones_with_equal_chances(most: int) -> None:
+    """Of both kinds, whether few or most of them are drawn; every pair of two photographs can be met."""
+    order = np.random.default_rng(1).permutation(48)
+    members = np.array([20, 1, 9, 18])
+    left, right = _indices(order, members, most)
+    person = np.empty(48, int)
+    person[order] = np.repeat(np.arange(4), members)
+    same = person[left] == person[right]
+    all_same = sum(m * (m - 1) // 2 for m in members.tolist())
+    assert (same.sum(), (~same).sum()) == (min(most, all_same), min(most, 48 * 47 // 2 - all_same))
+    assert (left < right).all()
+    assert len(set(zip(left.tolist(), right.tolist(), strict=True))) == len(left)
+
+
+def test_many_photographs_of_few_people_take_little_memory() -> None:
+    """Five billion pairs, of which a thousand of either kind are taken."""
+    order, members = np.arange(100_000), np.full(50, 2000)
+    tracemalloc.start()
+    left, right = _indices(order, members, 1000)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    same = left // 2000 == right // 2000
+    assert (same.sum(), (~same).sum()) == (1000, 1000)
+    assert most < 50e6
+    assert 20 < np.median(right - left) < 60_000
+
+
+@pytest.mark.parametrize("labels", [["a", None, "b"], [1, None, 2], [1, "a", ("b", 2)]])
+def test_labels_that_cannot_be_told_apart_are_refused(labels: list[Any]) -> None:
+    with pytest.raises(ArgumentError, match=r"expects (a label for each|labels of one kind)"):
+        all_pairs(np.eye(3), labels)
+
+
+def test_the_rate_against_several_photographs_is_that_of_all_choices() -> None:
+    """Counted choice by choice."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat(np.arange(5), [1, 3, 4, 4, 5])
+    points = rng.normal(0, 1, (5, 2))[labels] + rng.normal(0, 0.8, (len(labels), 2))
+    for n, rate in several_photographs(points, labels, 1.0):
+        cases = [
+            min(math.dist(points[i], points[j]) for j in choice) <= 1.0
+            for i in range(len(labels))
+            for p in set(range(5)) - {labels[i]}
+            for choice in itertools.combinations(np.flatnonzero(labels == p), n)
+        ]
+        weights = [
+            1 / math.comb(int(np.sum(labels == p)), n)
+            for i in range(len(labels))
+            for p in set(range(5)) - {labels[i]}
+            for _ in itertools.combinations(np.flatnonzero(labels == p), n)
+        ]
+        assert rate == pytest.approx(np.average(cases, weights=weights))
+    assert [n for n, _ in several_photographs(points, labels, 1.0)] == [1, 2, 3, 5]
+    report = calibrate(points, labels, false_accept_rate=0.2)
+    assert report.several == several_photographs(points, labels, report.calibration.threshold)
 
 
 def test_distances_are_computed_in_blocks_of_any_size() -> None:

@@ -79,26 +79,29 @@ path, kills = sys.argv[1], int(sys.argv[2])
 random.seed(7)
 
 def write(seed, pipe):
-    # every person has exactly three photographs, or is gone; what is told in the pipe has happened
+    # every person has exactly three photographs, or is gone; a change is told in the pipe before it and after it
     chance = random.Random(seed)
     with opened(path, timeout=60) as gallery:
         alive = [person.name for person in gallery.people()]
+
+        def change(do, *plan):
+            os.write(pipe, ("\\t".join(plan) + "\\n").encode())
+            do()
+            os.write(pipe, b"done\\n")
+
         for i in range(10**6):
             what = chance.choice(("add", "add", "rename", "merge", "remove", "forget"))
             name = f"{seed}-{i}"
             if what == "add" or len(alive) < 4:
-                gallery.add_many([name] * 3, np.full((3, 16), i, np.float32))
+                change(lambda: gallery.add_many([name] * 3, np.full((3, 16), i, np.float32)), "+" + name)
                 alive.append(name)
-                os.write(pipe, f"+{name}\\n".encode())
                 continue
             other = alive.pop(chance.randrange(len(alive)))
             if what == "rename":
-                gallery.rename(other, name)
+                change(lambda: gallery.rename(other, name), "-" + other, "+" + name)
                 alive.append(name)
-                os.write(pipe, f"-{other}\\n+{name}\\n".encode())
             elif what == "forget":
-                gallery.forget(other)
-                os.write(pipe, f"-{other}\\n".encode())
+                change(lambda: gallery.forget(other), "-" + other)
             elif what == "merge":
                 gallery.merge(other, alive[0])
                 gallery.unmerge(other)
@@ -107,6 +110,11 @@ def write(seed, pipe):
                 gallery.remove(other)
                 gallery.restore(other)
                 alive.append(other)
+
+def after(people, plan):
+    for step in plan.split("\\t"):
+        people = people | {step[1:]} if step[0] == "+" else people - {step[1:]}
+    return people
 
 expected, journals = set(), 0
 for seed in range(kills):
@@ -119,7 +127,7 @@ for seed in range(kills):
         finally:
             os._exit(1)
     os.close(writer)
-    time.sleep(random.uniform(0.005, 0.12))
+    time.sleep(random.uniform(0.005, 0.1))
     os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     assert os.WIFSIGNALED(status), "the writer failed on its own"
@@ -127,8 +135,12 @@ for seed in range(kills):
     while block := os.read(reader, 65536):
         told += block
     os.close(reader)
+    plan = None
     for line in told.decode().split("\\n")[:-1]:
-        (expected.add if line[0] == "+" else expected.discard)(line[1:])
+        if line == "done":
+            expected, plan = after(expected, plan), None
+        else:
+            plan = line
     journals += os.path.exists(path + "-journal")
     with opened(path) as gallery:
         gallery.check()
@@ -136,8 +148,8 @@ for seed in range(kills):
         found = {person.name for person in people}
         assert all(person.photos == 3 * (1 + len(person.merged)) for person in people), people
         found |= {name for person in people for name in person.merged}
-        # at most the one change that was under way is there or not there, a rename as one
-        assert len(found ^ expected) <= 2, (found ^ expected)
+        # all that was told as done, and of the one change that was under way everything or nothing
+        assert found == expected or plan is not None and found == after(expected, plan), (plan, found ^ expected)
         for person in people:
             for name in person.merged:
                 gallery.unmerge(name)
@@ -146,15 +158,16 @@ for seed in range(kills):
         expected = found
 with opened(path) as gallery:
     gallery.add("the last", np.zeros(16))  # what was begun and never used goes with the next change
-assert sorted(os.listdir(os.path.dirname(path))) == ["people.db"]
+left = [name for name in os.listdir(os.path.dirname(path)) if not name.startswith(".nst-")]
+assert left == ["people.db"], left
 print(len(expected), journals)
 """
 
 
 def test_a_killed_process_leaves_a_sound_gallery(tmp_path: Path) -> None:
-    """SIGKILL at 60 random moments of adding, renaming, merging, removing and forgetting."""
+    """SIGKILL at 40 random moments of adding, renaming, merging, removing and forgetting."""
     path = tmp_path / "people.db"
-    people, journals = map(int, run(KILLER, path, 60).stdout.split())
+    people, journals = map(int, run(KILLER, path, 40).stdout.split())
     assert people > 5
     assert journals > 3  # some of the kills did hit a change in the middle
 
@@ -167,7 +180,7 @@ from nstcore.errors import GalleryError
 path = sys.argv[1]
 with opened(path) as gallery:
     import os
-    resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(path) + 20_000,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(path) + 9000,) * 2)
     done = 0
     try:
         for done in range(100_000):
@@ -197,12 +210,15 @@ def test_a_full_disk_leaves_the_gallery_as_it_was(path: Path) -> None:
 
 
 def test_forgetting_leaves_no_trace(tmp_path: Path) -> None:
-    """Names, old names, file names, digests, facts and encodings, among other people's whose rows moved about."""
+    """Names, old names, file names, digests, facts and encodings, among other people's whose rows moved about.
+
+    Overwriting alone does leave traces here: SQLite keeps copies where it split a page.
+    """
     rng = np.random.default_rng(5)
     path = tmp_path / "people.db"
     secrets: list[bytes] = []
     with opened(path) as gallery:
-        for i in range(300):
+        for i in range(180):
             other = i % 3 > 0
             name = f"Other Person {i:03d}" if other else ("Mallory Secretname", "Alias Hiddenname")[i % 2]
             encoding = rng.standard_normal(SIZE).astype(np.float32)
@@ -219,18 +235,56 @@ def test_forgetting_leaves_no_trace(tmp_path: Path) -> None:
         gallery.merge("Alias Hiddenname", "Mallory Secretname")
         gallery.merge("Mallory Laternname", "Alias Hiddenname")
         gallery.remove("Mallory Secretname")
-    secrets += [b"Mallory", b"Secretname", b"Hiddenname", b"Oldname", b"Laternname", b"tellingfact", b"privatefile"]
-    assert sum(secret in path.read_bytes() for secret in secrets) > 400  # the search does find what is there
+    secrets += [b"Mallory", b"Secretname", b"Hiddenname", b"Laternname", b"tellingfact", b"privatefile"]
+    assert sum(secret in path.read_bytes() for secret in secrets) > 240  # the search does find what is there
     with opened(path) as gallery:
-        assert gallery.forget("Mallory Secretname") == 101
+        scrub, overwritten = gallery._store.scrub, []
+
+        def watched() -> None:
+            overwritten.extend(secret for secret in secrets if secret not in path.read_bytes())
+            scrub()
+
+        gallery._store.scrub = watched  # type: ignore[method-assign]
+        assert gallery.forget("Mallory Secretname") == 61
         after = {file.name: file.read_bytes() for file in tmp_path.iterdir()}  # while it is open
+        unused = gallery._store._connection.execute("PRAGMA freelist_count").fetchone()[0]
+    assert unused == 0
+    assert 0.8 * len(secrets) < len(overwritten) < len(secrets)
     assert list(after) == ["people.db"]
     assert [file.name for file in tmp_path.iterdir()] == ["people.db"]
     for content in (after["people.db"], path.read_bytes()):
-        assert [secret for secret in secrets if secret in content] == []
+        assert [secret for secret in (*secrets, b"Oldname") if secret in content] == []
     with opened(path) as gallery:
         gallery.check()
-        assert len(gallery.people()) == 200
+        assert len(gallery.people()) == 120
+
+
+def test_a_forgetting_during_another_ones_writing_is_not_taken_for_done(path: Path) -> None:
+    """One process writes the file anew; meanwhile another one deletes somebody, and is killed before it does."""
+    with opened(path) as first, opened(path) as second:
+        vacuum = first._store._connection
+
+        class Connection:
+            def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+                done = vacuum.execute(statement, *values)
+                if statement == "VACUUM":
+                    second._store.scrub = killed  # type: ignore[method-assign]
+                    with pytest.raises(KeyboardInterrupt):
+                        second.forget("p8")
+                return done
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(vacuum, name)
+
+        def killed() -> None:
+            raise KeyboardInterrupt
+
+        first._store._connection = Connection()  # type: ignore[assignment]
+        first.forget("p7")
+        with first._store.reading() as connection:
+            assert connection.execute("SELECT forgotten, scrubbed FROM gallery").fetchone() == (2, 1)
+    with opened(path) as third, third._store.reading() as connection:
+        assert connection.execute("SELECT forgotten, scrubbed FROM gallery").fetchone() == (2, 2)
 
 
 def test_forgetting_while_another_process_reads_is_told_and_finished_later(path: Path) -> None:
@@ -249,7 +303,7 @@ def test_forgetting_while_another_process_reads_is_told_and_finished_later(path:
         assert "p7" not in [person.name for person in gallery.people()]
         other.close()
     with opened(path) as gallery, gallery._store.reading() as connection:
-        assert connection.execute("SELECT to_scrub FROM gallery").fetchone() == (0,)
+        assert connection.execute("SELECT forgotten, scrubbed FROM gallery").fetchone() == (1, 1)
 
 
 def test_forgetting_that_was_interrupted_is_finished_on_opening(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from nstcore.errors import GalleryError, OutputError
-from nstcore.faces import Gallery
+from nstcore.faces import Calibration, Gallery, Person
 from nstcore.weights import archive, npy
 from nstcore.weights.format import array_digest, meta_digest
 
-from .gallery_help import SIZE, Fake, filled, opened
+from .gallery_help import CALIBRATION, SIZE, Fake, filled, opened
 
 Facts = dict[str, Any]
 
@@ -73,13 +73,91 @@ def test_people_who_are_there_keep_their_state(exported: Path, tmp_path: Path) -
     with opened(tmp_path / "other.db") as gallery:
         gallery.add("p1", np.full(SIZE, 9.0))
         gallery.add("p4", np.full(SIZE, 8.0))
+        gallery.add("p7", np.full(SIZE, 6.0))
+        gallery.remove("p7")
         gallery.add("somebody", np.full(SIZE, 7.0), digest=f"{3:064x}")  # one of the photographs, under another name
         assert gallery.load_from(exported) == (184, 1)
         people = {person.name: person for person in gallery.people()}
         assert people["p1"].photos == 5  # not merged: the name was there
         assert people["p3"].merged == ("p2",)
         assert not people["p4"].removed
+        assert (people["p7"].removed, people["p7"].photos) == (True, 4)
+        queries = np.stack([np.full(SIZE, 6.0), np.zeros(SIZE)])
+        assert all(hit.name != "p7" for hits in gallery.search(queries, 99) for hit in hits)
+        gallery.restore("p7")
+        assert gallery.search(queries, 1)[0][0].name == "p7"
         gallery.check()
+
+
+def test_merges_come_back_as_they_were(tmp_path: Path) -> None:
+    """Enrolled as b, a, c, so that the order of merging is neither that of names nor that of numbers."""
+    with opened(tmp_path / "a.db") as first, opened(tmp_path / "b.db") as second:
+        first.add_many(["b", "a", "c"], np.eye(3, SIZE))
+        first.merge("a", "b")
+        first.merge("b", "c")
+        first.export(tmp_path / "x.npz")
+        second.load_from(tmp_path / "x.npz")
+        for gallery in (first, second):
+            assert gallery.unmerge("b") == "c"
+        assert second.people() == first.people() == [Person("b", 2, ("a",)), Person("c", 1)]
+
+
+def test_nobody_is_made_of_pictures_that_are_there(tmp_path: Path) -> None:
+    """A picture that is enrolled under another name brings no empty person along."""
+    with opened(tmp_path / "a.db") as first, opened(tmp_path / "b.db") as second:
+        for name, digest in (("anna", "ab"), ("bob", "cd"), ("carl", "ef")):
+            first.add(name, np.zeros(SIZE), digest=32 * digest)
+        first.merge("bob", "anna")
+        first.export(tmp_path / "x.npz")
+        second.add("ann", np.zeros(SIZE), digest=32 * "ab")
+        second.add("karl", np.zeros(SIZE), digest=32 * "ef")
+        assert second.load_from(tmp_path / "x.npz") == (1, 2)
+        # anna is there because bob, whose picture is new, was merged into her
+        assert [(p.name, p.photos) for p in second.people()] == [("ann", 1), ("anna", 1), ("karl", 1)]
+
+
+def test_a_calibration_travels_into_a_gallery_without_people(tmp_path: Path) -> None:
+    mine, other = (Calibration(t, 31.5, -9.25, True, 40, 4000, "my own pairs", 1e-3) for t in (0.25, 0.75))
+    with opened(tmp_path / "a.db") as first:
+        first.add("anna", np.zeros(SIZE))
+        first.set_calibration(mine)
+        first.export(tmp_path / "x.npz")
+    with opened(tmp_path / "new.db") as gallery:
+        gallery.load_from(tmp_path / "x.npz")
+        assert gallery.calibration == mine
+    with opened(tmp_path / "own.db") as gallery:
+        gallery.set_calibration(other)
+        gallery.load_from(tmp_path / "x.npz")
+        assert gallery.calibration == other
+    with opened(tmp_path / "people.db") as gallery:
+        gallery.add("bob", np.ones(SIZE))  # whose answers an import must not change
+        gallery.load_from(tmp_path / "x.npz")
+        assert gallery.calibration == CALIBRATION
+
+
+def test_photographs_without_a_digest_are_read_once(tmp_path: Path) -> None:
+    """Of each person, and not once a photograph; counted in SQLite's steps."""
+    count, encodings = 3000, np.random.default_rng(0).standard_normal((3000, SIZE))
+    with opened(tmp_path / "a.db") as gallery:
+        gallery.add_many(["anna"] * count, encodings)
+        gallery.export(tmp_path / "x.npz")
+        read: list[str] = []
+        gallery._store._connection.set_trace_callback(read.append)
+        assert gallery.load_from(tmp_path / "x.npz") == (0, count)
+        gallery._store._connection.set_trace_callback(None)
+    assert sum("SELECT encoding" in statement for statement in read) == 1
+
+
+def test_an_export_onto_the_gallery_itself_is_refused(exported: Path, tmp_path: Path) -> None:
+    path = tmp_path / "people.db"
+    (tmp_path / "link.npz").symlink_to(path)
+    before = path.read_bytes()
+    with opened(path) as gallery:
+        for place in (path, tmp_path / "link.npz"):
+            with pytest.raises(OutputError, match=r"is the input .*people.db; choose another name"):
+                gallery.export(place)
+        assert len(gallery) == 185
+    assert path.read_bytes() == before
 
 
 def test_people_without_photographs_and_an_empty_gallery_travel(tmp_path: Path) -> None:
@@ -118,6 +196,7 @@ def first_person(**new: Any) -> Callable[[Facts], None]:
         first_photo(digest="ab"), first_photo(digest=f"{1:064x}"), first_photo(source=7), first_photo(about=[]),
         first_photo(about={"x": "y" * 20_000}),
         first_person(name=""), first_person(name="a\nb"), first_person(name=" a"), first_person(name="p1"),
+        change("calibration", 7), change("calibration", {"threshold": 1}), first_person(merged_into="p1", removed=True),
         first_person(merged_into="nobody"), first_person(merged_into=1), first_person(removed=1),
     ],
 )  # fmt: skip

@@ -173,7 +173,7 @@ class TestMemory:
     def test_low_memory_lets_the_first_layer_go(self, net: models.VGG) -> None:
         for setting, lives in (("normal", True), ("low", False)):
             total, *_ = objective(net, 64, memory=setting)._costs(Tensor(drawn(1, 64, 64, 3), requires_grad=True))
-            (node,) = [n for n in engine._in_order(total._node) if n.op.name == "style_loss"][:1]
+            (node,) = [n for n in engine.nodes_below(total._node) if n.op.name == "style_loss"][:1]
             assert [a is not None for a in node.context._saved] == ([True] if lives else [])
 
     def test_a_layer_that_nobody_holds_dies(self, net: models.VGG) -> None:

@@ -333,7 +333,7 @@ def test_the_inputs_are_not_changed(net: models.VGG, painting: Array) -> None:
         ({"style_layers": {"relu1": 1.0}}, ArgumentError, r"no layer 'relu1'; it has conv1_1"),
         ({"style_weight": -1.0}, ArgumentError, "style_weight"),
         ({"blend": [1.0, 2.0]}, ArgumentError, "one blend weight a style, got 2 for 1 styles"),
-        ({"sharpness": 3}, ArgumentError, "no option 'sharpness'; it has size, steps, content_weight"),
+        ({"sharpness": 3}, ArgumentError, "no option 'sharpness'; it has size, steps, start_size"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_step(
@@ -351,7 +351,7 @@ def test_the_report_of_a_run(net: models.VGG, photo: Array, painting: Array, tmp
     result = transfer(photo, painting, net=net, size=SIZE, steps=3, **SHALLOW)
     report.write_csv(tmp_path / "losses.csv", result.history)
     lines = (tmp_path / "losses.csv").read_text().splitlines()
-    assert lines[0] == "step,seconds,total,content,style_conv1_1,style_conv2_1,style_conv3_1,tv"
+    assert lines[0] == "step,seconds,total,content,style_conv1_1,style_conv2_1,style_conv3_1,tv,size"
     assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
     assert float(lines[2].split(",")[2]) == pytest.approx(result.history[1].total, rel=1e-8)
     facts = report.summary(result)
@@ -366,7 +366,7 @@ def test_the_report_of_a_run(net: models.VGG, photo: Array, painting: Array, tmp
 
 
 def test_gradient_descent_continues_bit_for_bit() -> None:
-    from nstcore.style.transfer import Descent
+    from nstcore.style.descent import Descent
 
     def closure_of(x: nst.Tensor) -> Any:
         def closure() -> float:

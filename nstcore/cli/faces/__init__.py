@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-import typer
+import traceback
+from typing import Any
 
+import typer
+from typer.core import TyperGroup
+
+from nstcore.cli import BAD_INPUT, is_told
 from nstcore.cli.faces import answers, gallery, measure
 from nstcore.cli.faces.detect import detect
 from nstcore.cli.faces.enroll import enroll
 from nstcore.cli.faces.train import train
+from nstcore.errors import ImageError
 
-app = typer.Typer(help="Detect, enrol, verify and identify faces.", no_args_is_help=True)
+
+class _Group(TyperGroup):
+    """Exit code 1 is an answer here, "another person" or "not recognised": whatever goes wrong gives 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MemoryError as error:
+            raise ImageError("[faces] out of memory; smaller pictures need less, see --max-pixels") from error
+        except Exception as error:
+            if isinstance(error, (typer.Abort, typer.Exit)) or is_told(error):
+                raise
+            traceback.print_exception(error)
+            raise typer.Exit(BAD_INPUT) from error
+
+
+app = typer.Typer(cls=_Group, help="Detect, enrol, verify and identify faces.", no_args_is_help=True)
 app.command("detect")(detect)
 app.command("enroll")(enroll)
 app.command("verify")(answers.verify)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nstcore._text import printable
 from nstcore.cli import BAD_INPUT, print_error
 from nstcore.cli.faces import options as of
-from nstcore.cli.faces.gallery import DEFAULT, AsJson, GalleryPath, open_gallery, show
-from nstcore.errors import ArgumentError, ImageError
+from nstcore.cli.faces.gallery import DEFAULT, AsJson, GalleryPath, open_gallery, show, tabbed
+from nstcore.errors import ArgumentError, GalleryError, ImageError
 
 if TYPE_CHECKING:
     from nstcore.faces import Gallery, Match, Verification
 
+_NOBODY = "nobody is called"
 NO = 1  # exit code: another person, a stranger, or no face
 _UNCALIBRATED = "probabilities are uncalibrated, from the encoder's own data; nst faces calibrate fits them to yours"
 
@@ -36,27 +39,55 @@ def verify(
 ) -> int:
     """Do two pictures, or a person of the gallery and a picture, show the same person?
 
-    A is a name where --gallery is given, or where there is no file A but a gallery. Exit code 0 for the same person, 1
-    for another one, 2 when that cannot be said: no face, several faces, no picture.
+    A is a name where there is no file A but a gallery; with --gallery, a person of that name comes before the file. Two
+    pictures are judged by the gallery's calibration where there is a gallery. Exit code 0 for the same person, 1 for
+    another one, 2 when that cannot be said: no face, several faces, no picture.
     """
     from nstcore import faces
 
+    if not who:
+        raise ArgumentError("[verify] expects A as a picture or a name in the gallery, got an empty text")
     how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
-    if _is_name(context, who, gallery):
+    source = context.get_parameter_source("gallery")
+    wanted = source is not None and source.name == "COMMANDLINE"
+    # without a word about galleries, an encoder of one's own is not held against the gallery that happens to lie here
+    beside = gallery.exists() and (encoder is None or source is None or source.name != "DEFAULT")
+    is_file = Path(who).exists()
+    if wanted or beside or (not is_file and gallery.exists()):
         with open_gallery(gallery, encoder=encoder) as opened:
-            answer = opened.verify(who, picture, threshold=threshold, **how)
+            if not is_file or (wanted and _is_somebody(opened, who)):
+                answer = _verify_person(opened, who, picture, is_file, threshold=threshold, **how)
+            else:
+                judge, by = opened.encoder, opened.calibration
+                answer = faces.verify(who, picture, threshold, encoder=judge, calibration=by, **how)
     else:
         answer = faces.verify(who, picture, threshold, encoder=faces.load_encoder(encoder), **how)
     if as_json:
         typer.echo(json.dumps({"a": who, "b": str(picture), **answer.to_json()}, indent=2))
     else:
-        typer.echo(_sentence(answer))
+        typer.echo(printable(_sentence(answer)))
     return 0 if answer.same else NO
 
 
-def _is_name(context: typer.Context, who: str, gallery: Path) -> bool:
-    source = context.get_parameter_source("gallery")
-    return (source is not None and source.name == "COMMANDLINE") or (not Path(who).exists() and gallery.exists())
+def _is_somebody(gallery: Gallery, name: str) -> bool:
+    """Whether anybody has that name, or had it before a merge."""
+    try:
+        gallery.photos(name)
+    except (GalleryError, ArgumentError) as error:
+        if isinstance(error, GalleryError) and _NOBODY not in str(error):
+            raise
+        return False
+    return True
+
+
+def _verify_person(gallery: Gallery, who: str, picture: Path, is_file: bool, **options: Any) -> Verification:
+    """By name; where nobody has it, a path may have been meant."""
+    try:
+        return gallery.verify(who, picture, **options)
+    except GalleryError as error:
+        if is_file or _NOBODY not in str(error):
+            raise
+        raise GalleryError(f"{error}, and there is no file of that name") from error
 
 
 def _sentence(answer: Verification) -> str:
@@ -88,7 +119,8 @@ def identify(
 
     Exit code 0 when every face is recognised, 1 when one is not or a picture has none, 2 when a picture cannot be read.
     Into a pipe each face is a line: file, left, top, right, bottom, name (empty for a stranger), distance, threshold,
-    margin, probability, "calibrated" or "uncalibrated", nearest person, with tabs between them.
+    margin, probability, "calibrated" or "uncalibrated", nearest person, with tabs between them; a picture without a
+    face has empty fields, and so has the distance from nobody.
     """
     from nstcore import files, images
 
@@ -140,33 +172,39 @@ def _show(found: list[tuple[Path, list[Match]]]) -> None:
     if not sys.stdout.isatty():
         for path, matches in found:
             for match in matches:
-                typer.echo("\t".join(_fields(path, match)))
+                typer.echo(tabbed(_fields(path, match)))
+            if not matches:
+                typer.echo(tabbed([str(path), *[""] * 11]))
         return
-    header = ("picture", "face", "who", "distance", "threshold", "margin", "probability", "nearest")
+    header = ("picture", "face", "who", "distance", "margin", "probability", "nearest")
     rows = []
     for path, matches in found:
         if not matches:
-            rows.append((str(path), "", "no face found", *[""] * 5))
+            rows.append((str(path), "none", *[""] * 5))
         rows += [(str(path), str(number), *_cells(match)) for number, match in enumerate(matches, 1)]
-    show(header, rows, ("face", "distance", "threshold", "margin", "probability"))
+    show(header, rows, ("face", "distance", "margin", "probability"))
     everybody = [match for _, matches in found for match in matches]
-    if any(not match.calibrated for match in everybody):
-        typer.echo(_UNCALIBRATED)
+    if everybody:
+        note = "" if all(match.calibrated for match in everybody) else f"; {_UNCALIBRATED}"
+        typer.echo(f"threshold {everybody[0].threshold:.3f}{note}")
 
 
 def _cells(match: Match) -> tuple[str, ...]:
     who = match.name if match.name is not None else "not recognised"
-    return (
-        who, f"{match.distance:.3f}", f"{match.threshold:.3f}", f"{match.margin:+.3f}", percent(match.probability),
-        match.compared,
-    )  # fmt: skip
+    numbers = (_known(match.distance, ".3f"), _known(match.margin, "+.3f"), percent(match.probability))
+    return who, *numbers, match.compared
 
 
 def _fields(path: Path, match: Match) -> list[str]:
     box = ("", "", "", "") if match.face is None else tuple(f"{edge:.1f}" for edge in match.face.box)
-    numbers = (f"{value:.6f}" for value in (match.distance, match.threshold, match.margin, match.probability))
+    numbers = (_known(value, ".6f") for value in (match.distance, match.threshold, match.margin, match.probability))
     kind = "calibrated" if match.calibrated else "uncalibrated"
     return [str(path), *box, match.name or "", *numbers, kind, match.nearest or ""]
+
+
+def _known(value: float, form: str) -> str:
+    """The number; nothing for the distance from nobody, which is infinite."""
+    return format(value, form) if math.isfinite(value) else ""
 
 
 def percent(probability: float) -> str:

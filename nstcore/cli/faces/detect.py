@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nstcore.cli import BAD_INPUT, print_error
+from nstcore.cli.faces.gallery import show, tabbed
 from nstcore.errors import ArgumentError, ImageError
 from nstcore.faces.detect import MIN_SIZE
 from nstcore.faces.face import Face
@@ -29,7 +30,7 @@ def detect(
     """Find the faces in pictures, the largest first.
 
     Exit code 0 when every picture has a face, 1 when one has none, 2 when one cannot be read. Into a pipe each face is
-    a line: file, left, top, right, bottom and score, with tabs between them.
+    a line: file, left, top, right, bottom and score, with tabs between them; a picture without one has empty fields.
     """
     from nstcore import files, images
 
@@ -70,20 +71,20 @@ def _search(path: Path, output: Path | None, min_size: float, max_pixels: int) -
 
 def _show(rows: list[tuple[dict[str, Any], list[Face]]]) -> None:
     """A table on a terminal, tabs in a pipe."""
+    read = [(row["file"], faces) for row, faces in rows if "error" not in row]
     if not sys.stdout.isatty():
-        for row, faces in rows:
+        for file, faces in read:
             for face in faces:
-                typer.echo("\t".join([row["file"], *(f"{edge:.1f}" for edge in face.box), f"{face.score:.4f}"]))
+                typer.echo(tabbed([file, *(f"{edge:.1f}" for edge in face.box), f"{face.score:.4f}"]))
+            if not faces:
+                typer.echo(tabbed([file, *[""] * 5]))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("picture", "face", "left", "top", "width", "height", "score", box=None)
-    for row, faces in rows:
-        if not faces and "error" not in row:
-            table.add_row(Text(row["file"]), "none")
+    table = []
+    for file, faces in read:
+        if not faces:
+            table.append((file, "none", *[""] * 5))
         for number, face in enumerate(faces, 1):
             sizes = (face.box[0], face.box[1], face.width, face.height)
-            table.add_row(Text(row["file"]), str(number), *(f"{size:.0f}" for size in sizes), f"{face.score:.2f}")
-    Console().print(table)
+            table.append((file, str(number), *(f"{size:.0f}" for size in sizes), f"{face.score:.2f}"))
+    header = ("picture", "face", "left", "top", "width", "height", "score")
+    show(header, table, header[1:])

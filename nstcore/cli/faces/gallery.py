@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nstcore._text import printable
+
 if TYPE_CHECKING:
     from nstcore.faces import Gallery, Person, Photo
 
@@ -39,24 +41,32 @@ def open_gallery(path: Path, *, create: bool = False, encoder: Path | None = Non
 
 def say(as_json: bool, facts: dict[str, Any], sentence: str) -> None:
     """One outcome, as JSON or in words."""
-    typer.echo(json.dumps(facts, indent=2) if as_json else sentence)
+    typer.echo(json.dumps(facts, indent=2) if as_json else printable(sentence))
+
+
+def tabbed(fields: Sequence[str]) -> str:
+    """One line of fields with tabs between them, whatever is in them."""
+    return "\t".join(map(printable, fields))
 
 
 def show(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """A table on a terminal; in a pipe a line each, with tabs."""
+    """A table on a terminal, however narrow; in a pipe a line each, with tabs."""
     if not sys.stdout.isatty():
         for row in rows:
-            typer.echo("\t".join(row))
+            typer.echo(tabbed(row))
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None)
-    for title in header:
-        table.add_column(title, justify="right" if title in right else "left")
+    for title in header:  # numbers stay whole, names go on in the next line rather than being cut
+        table.add_column(title, justify="right", no_wrap=True) if title in right else table.add_column(
+            title, overflow="fold"
+        )
     for row in rows:
-        table.add_row(*map(Text, row))  # as it is: a name may have brackets, which are markup to rich
+        # as it is: a name may have brackets, which are markup to rich
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(table)
 
 
@@ -84,7 +94,7 @@ def list_command(
             facts = {"gallery": str(gallery), "model": opened.model, "digest": opened.digest}
             typer.echo(json.dumps({**facts, "people": [person.to_json() for person in people]}, indent=2))
         elif not people and sys.stdout.isatty():
-            typer.echo(f"{gallery}: nobody is enrolled")
+            typer.echo(printable(f"{gallery}: nobody is enrolled"))
         else:
             show(("name", "photographs", "state", "merged"), [_person_row(p) for p in people], ("photographs",))
 
@@ -160,12 +170,20 @@ def forget(
 ) -> int:
     """Delete a person, with those merged into them, from the gallery's file; this cannot be taken back.
 
-    Copies, backups and exports of the file are not touched.
+    Copies, backups and exports of the file are not touched. Without a terminal to ask at, --yes is needed.
     """
+    from nstcore.errors import ArgumentError
+    from nstcore.faces.records import clean_name
+
     with open_gallery(gallery) as opened:
-        if not yes and sys.stdin.isatty():
-            count = len(opened.photos(name))
-            if not typer.confirm(f"Delete {name} and {count} photograph{_s(count)} for good?"):
+        photos = opened.photos(name)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise ArgumentError(f"[forget] expects --yes where nobody can be asked, to delete {name!r} for good")
+            others = sorted({photo.enrolled_as for photo in photos} - {clean_name(name)})
+            merged = f", with {', '.join(others)} merged into them," * bool(others)
+            count = len(photos)
+            if not typer.confirm(f"Delete {name}{merged} and {count} photograph{_s(count)} from {gallery} for good?"):
                 return 1
         count = opened.forget(name)
     say(as_json, {"name": name, "photos": count}, f"forgotten, with {count} photograph{_s(count)}")
@@ -192,8 +210,13 @@ def import_command(
     as_json: AsJson = False,
 ) -> None:
     """Add what was exported from another gallery, all of it or nothing; a gallery that does not exist is made."""
-    with open_gallery(gallery, create=True) as opened:
-        added, known = opened.load_from(file)
+    from nstcore.faces import exchange
+
+    content = exchange.read(file)  # first: a file that is no export makes no gallery
+    if not gallery.exists():
+        exchange.make(gallery, content)
+    with open_gallery(gallery) as opened:
+        added, known = opened.load_from(content)
     words = f"{added} photograph{_s(added)} added, {known} were there already"
     say(as_json, {"file": str(file), "added": added, "known": known}, f"{gallery}: {words}")
 

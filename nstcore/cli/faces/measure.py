@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nstcore._text import printable
 from nstcore.cli import _progress
 from nstcore.cli.faces import options as of
 from nstcore.cli.faces.gallery import DEFAULT, AsJson, GalleryPath, open_gallery
 from nstcore.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from nstcore.faces import Encoder
+    from nstcore.faces import Calibration, Encoder
     from nstcore.faces.folders import Photographs, Progress
 
 Folder = Annotated[
@@ -49,12 +50,13 @@ def calibrate(
     """Fit threshold and probability to photographs whose people are known, and keep them in the gallery.
 
     A rate that so few pairs cannot show is refused: at 95 %, 1 in 1000 takes 2,995 pairs of two people. The gallery is
-    made where there is none. A calibration holds for faces that are encoded with the same --flip and --jitter.
+    made where there is none. A calibration holds for faces that are encoded with the same --flip and --jitter. A folder
+    also shows how much more often a person with several photographs is taken for a stranger.
     """
     from nstcore.faces import report
     from nstcore.faces._statistics import check_rate
-    from nstcore.faces.calibrate import calibrate_pairs
-    from nstcore.faces.folders import pairs_in
+    from nstcore.faces.calibrate import calibrate_pairs, check_numbers, with_several
+    from nstcore.faces.folders import most_pairs, pairs_in
 
     if reset:
         _reset(gallery, folder is not None or pairs is not None, as_json)
@@ -63,12 +65,15 @@ def calibrate(
     rate = {"false_accept_rate": check_rate("calibrate", "--far", far)}
     rate["confidence"] = check_rate("calibrate", "--confidence", confidence)
     how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
+    check_numbers(*most_pairs(root, pairs), rate["false_accept_rate"], rate["confidence"])  # before the work
     chosen = _encoder(gallery, dry_run, encoder)
     with _bar("encoding", as_json) as progress:
         found, photographs = pairs_in(root, pairs, encoder=chosen, progress=progress, **how)
     source = f"{len(photographs.paths)} photographs of {found.people} people in {root.name or 'a folder'}"
     source += "".join(f", {key} {value}" for key, value in how.items() if key in ("flip", "jitter") and value)
     result = calibrate_pairs(found, source=source, **rate)
+    if pairs is None:
+        result = with_several(result, photographs.encodings, photographs.people)
     if not dry_run:  # a new gallery is made for something that can be kept, not for a refusal
         with open_gallery(gallery, create=True, encoder=encoder) as opened:
             opened.set_calibration(result.calibration)
@@ -77,14 +82,18 @@ def calibrate(
         typer.echo(json.dumps(facts, indent=2))
         return
     typer.echo("\n".join([report.calibration_text(result), *report.failures(photographs)]))
-    typer.echo("nothing was stored" if dry_run else f"stored in {gallery}")
+    typer.echo("nothing was stored" if dry_run else printable(f"stored in {gallery}"))
 
 
 def evaluate(
+    context: typer.Context,
     folder: Folder = None,
     pairs: PairsFile = None,
     gallery: Annotated[
-        Path | None, typer.Option("--gallery", "-g", help="Judge this gallery's threshold; default: the encoder's own.")
+        Path | None,
+        typer.Option(
+            "--gallery", "-g", envvar="NSTCORE_GALLERY", help="Judge this gallery's threshold; default: the encoder's."
+        ),
     ] = None,
     threshold: of.Threshold = None,
     ways: Annotated[
@@ -107,8 +116,6 @@ def evaluate(
     """
     from nstcore import files
     from nstcore.faces import report
-    from nstcore.faces.decide import chosen_threshold
-    from nstcore.faces.encoder import load_encoder
     from nstcore.faces.evaluate import evaluate as run
     from nstcore.faces.evaluate import evaluate_pairs
     from nstcore.faces.folders import pairs_in
@@ -119,17 +126,9 @@ def evaluate(
     root = _root("evaluate", folder, pairs)
     if plot is not None:
         report.check_plot(plot)
-        files.check_output(plot, inputs=[] if pairs is None else [pairs])
-    chosen = load_encoder(encoder)
-    calibration = chosen.calibration
-    if gallery is not None:
-        with open_gallery(gallery, encoder=encoder) as opened:
-            calibration, chosen = opened.calibration, opened.encoder
-    if threshold is not None:
-        from dataclasses import replace
-
-        limit = chosen_threshold(calibration, threshold)
-        calibration = replace(calibration, threshold=limit, calibrated=False)
+        inputs = [path for path in (pairs, gallery) if path is not None]
+        files.check_output(plot, inputs=[*inputs, *root.glob("*/*")])
+    calibration, chosen = _judged(context, gallery, encoder, threshold)
     how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
     with _bar("encoding", as_json) as progress:
         found, photographs = pairs_in(root, pairs, encoder=chosen, progress=progress, **how)
@@ -147,7 +146,27 @@ def evaluate(
         words = [] if shot is None else ["", str(shot)]
         typer.echo("\n".join([report.text(result), *words, *report.failures(photographs)]))
         if plot is not None:
-            typer.echo(f"drawn in {plot}")
+            typer.echo(printable(f"drawn in {plot}"))
+
+
+def _judged(
+    context: typer.Context, gallery: Path | None, encoder: Path | None, threshold: float | None
+) -> tuple[Calibration, Encoder]:
+    """What is to be evaluated: the calibration and encoder of the gallery, if there is one, at the wanted threshold."""
+    from dataclasses import replace
+
+    from nstcore.faces.decide import chosen_threshold
+    from nstcore.faces.encoder import load_encoder
+
+    chosen = load_encoder(encoder)
+    calibration = chosen.calibration
+    if gallery is not None and (gallery.exists() or _is_named(context)):
+        with open_gallery(gallery, encoder=encoder) as opened:
+            calibration, chosen = opened.calibration, opened.encoder
+    if threshold is None:
+        return calibration, chosen
+    limit = chosen_threshold(calibration, threshold)
+    return replace(calibration, threshold=limit, calibrated=False), chosen
 
 
 def _encoder(gallery: Path, dry_run: bool, encoder: Path | None) -> Encoder:
@@ -163,6 +182,12 @@ def _encoder(gallery: Path, dry_run: bool, encoder: Path | None) -> Encoder:
     return load_encoder(encoder)
 
 
+def _is_named(context: typer.Context) -> bool:
+    """Whether the gallery stands in the command, where one that does not exist is a mistake."""
+    source = context.get_parameter_source("gallery")
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _root(task: str, folder: Path | None, pairs: Path | None) -> Path:
     if folder is None and pairs is None:
         raise ArgumentError(f"[{task}] expects a folder with a folder a person, or --pairs, got neither")
@@ -176,7 +201,7 @@ def _reset(gallery: Path, more: bool, as_json: bool) -> None:
         opened.set_calibration(None)
         own = opened.calibration
     facts = {"gallery": str(gallery), "calibration": own.to_json()}
-    words = f"{gallery}: the encoder's own calibration again, threshold {own.threshold:.3f}"
+    words = printable(f"{gallery}: the encoder's own calibration again, threshold {own.threshold:.3f}")
     typer.echo(json.dumps(facts, indent=2) if as_json else words)
 
 

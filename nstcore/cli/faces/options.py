@@ -21,7 +21,12 @@ EncoderPath = Annotated[
     typer.Option("--encoder", envvar="NSTCORE_ENCODER", help="An encoder of nst faces train; default: the package's."),
 ]
 # The values of nstcore.faces, which is loaded when a command runs; a test compares them.
-MIN_SIZE, MIN_SCORE, MAX_PIXELS = 20, 0.9, 100_000_000
+MIN_SIZE, MIN_SCORE, MAX_PIXELS = 20, 0.98, 100_000_000
+
+
+CheckQuality = Annotated[
+    bool, typer.Option("--check-quality/--no-check-quality", help="Refuse small, blurred and turned faces.")
+]
 
 
 def encoding(min_size: float, min_score: float, flip: bool, jitter: int, max_pixels: int) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def convert(
 
     Args:
         source: .onnx, .pth or .pt (torchvision state dict), .safetensors (the same), .h5 or .npz (Keras), .mat
-            (MatConvNet), .caffemodel (Caffe), .dat (dlib's face encoder), or .whl (facenet-pytorch's wheel, with MTCNN).
+            (MatConvNet), .caffemodel (Caffe), .dat (dlib's face encoder), or .whl (facenet-pytorch, with MTCNN).
         output: the .npz to write; replaced if it is there.
         architecture: "vgg16", "vgg19", "alexnet", "alexnet_torchvision", "face_encoder" or "mtcnn" to insist on one;
             None takes what the file holds.

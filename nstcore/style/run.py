@@ -1,0 +1,249 @@
+"""The run: from the smallest size to the final one, a new optimiser at each, the last good picture kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nstcore import optim
+from nstcore.autograd import Tensor
+from nstcore.backend import current_backend, moved
+from nstcore.errors import ArgumentError, CheckpointError, NonFiniteError
+from nstcore.images import resize_to
+from nstcore.models.vgg import VGG
+from nstcore.style import checkpoint
+from nstcore.style.descent import optimizer_for
+from nstcore.style.objective import Objective, Terms, white_noise
+from nstcore.style.plan import Way, choose
+from nstcore.style.result import HistoryRow, Progress, Result, visible
+from nstcore.style.scene import Scene
+from nstcore.style.settings import UNTIL_STEPS, Level, Settings
+from nstcore.style.signals import Signals
+from nstcore.style.tiles import TiledObjective
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where and how often a run is saved, and what it is made with (`checkpoint.identity`)."""
+
+    path: Path
+    every: int
+    made_with: Mapping[str, Any]
+
+
+@dataclass
+class State:
+    """Where a run is: the size, the steps done at it, and what the optimiser changes."""
+
+    level: int
+    pixels: Tensor  # (1, h, w, 3)
+    optimizer: optim.Optimizer
+    done: int = 0
+    average: Array | None = None  # Σ (1 − d) d^(n − i) picture_i, which does not sum to 1 yet
+
+
+class Run:
+    """One style transfer on its way; `go` takes the steps that are left."""
+
+    def __init__(
+        self,
+        network: VGG,
+        scene: Scene,
+        settings: Settings,
+        levels: list[Level],
+        callback: Callable[[Progress], None] | None = None,
+        finish: Callable[[Array], Array] = lambda image: image,
+        saving: Saving | None = None,
+    ) -> None:
+        self.network, self.scene, self.settings, self.levels = network, scene, settings, levels
+        self.callback, self.finish, self.saving = callback, finish, saving
+        self.rows: list[HistoryRow] = []
+        self._terms: dict[float, Terms] = {}  # by total, since a line search tries pictures that it does not keep
+        self._signals = Signals()
+        self._before = 0.0  # seconds of the run that this one continues
+        self.ways = [self._way(level) for level in reversed(levels)][::-1]  # the largest first: it is refused if any is
+        small = scene.at(levels[0].size, settings.style_scale)
+        self.state = self._fresh(0, _start(small, settings))
+        self._kept: Array = self.state.pixels.data.copy()  # the last picture whose loss is known to be finite
+
+    def go(self) -> Result:
+        """Take all steps that are left; `NonFiniteError` when the loss stops being a number."""
+        self._began = time.perf_counter()
+        stopped = None
+        objectives = [self._objective()]  # Ctrl-C this early is not ours: there is nothing to keep
+        try:
+            with self._signals:
+                self._all_levels(objectives)
+            stopped = self._why_over()
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        if self.saving and stopped == "interrupted":
+            self._save()
+        return Result(self._shown(), self.rows, self.settings, stopped)
+
+    def restore(self, snapshot: checkpoint.Snapshot) -> None:
+        """Continue where `snapshot` was taken; `CheckpointError` when it does not fit this run."""
+        if snapshot.level >= len(self.levels) or snapshot.done > self.levels[snapshot.level].steps:
+            raise CheckpointError(f"[resume] the checkpoint is at step {snapshot.done} of size {snapshot.level + 1}")
+        size = self.levels[snapshot.level].size
+        photo = self.scene.at(size, self.settings.style_scale).photo
+        if snapshot.pixels.shape != (1, *photo.shape) or snapshot.pixels.dtype != self.network.dtype:
+            raise CheckpointError(
+                f"[resume] the checkpoint has a picture {snapshot.pixels.dtype} {snapshot.pixels.shape}, "
+                f"expected {self.network.dtype} {(1, *photo.shape)}"
+            )
+        state = self._fresh(snapshot.level, snapshot.pixels[0])
+        try:
+            if snapshot.optimizer:
+                state.optimizer.load_state_dict(snapshot.optimizer)
+        except ArgumentError as error:
+            raise CheckpointError(f"[resume] the checkpoint does not fit: {error}") from error
+        state.done = snapshot.done
+        state.average = None if snapshot.average is None else snapshot.average.copy()
+        self.state, self._kept, self._before = state, state.pixels.data.copy(), snapshot.seconds
+        self.rows = list(snapshot.history)
+
+    def _all_levels(self, objectives: list[Objective]) -> None:
+        while True:
+            objective = objectives.pop() if objectives else self._objective()
+            if self.state.done and isinstance(self.state.optimizer, optim.LBFGS):  # it knows the loss, we the terms
+                terms = objective.evaluate(Tensor(self.state.pixels.data))
+                self._terms = {terms.total: terms}
+            while not self._level_is_over():
+                self._step(objective)
+                self._after_step()
+            if self.state.level + 1 == len(self.levels):
+                return
+            del objective  # or it would live beside the next one
+            following = self.state.level + 1
+            photo = self.scene.at(self.levels[following].size, self.settings.style_scale).photo
+            self.state = self._fresh(following, resize_to(self._picture(), photo.shape[0], photo.shape[1]))
+
+    def _objective(self) -> Objective:
+        scene = self.scene.at(self.levels[self.state.level].size, self.settings.style_scale)
+        way = self.ways[self.state.level]
+        given = self.network, scene.photo, scene.paintings
+        masks = scene.regions, scene.sources
+        if way.tile is not None:
+            return TiledObjective(*given, self.settings, *masks, way.tile, way.keep_content)
+        return Objective(*given, replace(self.settings, memory="low" if way.low else "normal"), *masks)
+
+    def _way(self, level: Level) -> Way:
+        """How the costs of a size are computed within the memory that there is."""
+        final = self.scene.photo.shape
+        scale = level.size / max(final[:2])
+        shape = tuple(max(1, round(length * scale)) for length in final[:2])
+        return choose(self.network, self.settings, shape, final, [a.shape for a in self.scene.paintings])
+
+    def _fresh(self, level: int, picture: Array) -> State:
+        start = moved(picture[None].astype(self.network.dtype), current_backend())
+        pixels = Tensor(start, requires_grad=True)
+        average = np.zeros_like(pixels.data) if self.settings.average else None
+        return State(level, pixels, optimizer_for(pixels, self.settings), average=average)
+
+    def _why_over(self) -> str | None:
+        """Why the current size is done before its last step, or None when it took them all or is not done."""
+        if getattr(self.state.optimizer, "converged", False):
+            return "converged"
+        if self.settings.until is not None and self.state.done > UNTIL_STEPS:
+            before, now = self.rows[-1 - UNTIL_STEPS].total, self.rows[-1].total
+            if before - now < self.settings.until * before:
+                return "settled"
+        return None
+
+    def _level_is_over(self) -> bool:
+        return self.state.done >= self.levels[self.state.level].steps or self._why_over() is not None
+
+    def _step(self, objective: Objective) -> None:
+        """One step of the optimiser, after which everything is consistent, or, if it is interrupted, as before it."""
+        pixels, optimizer = self.state.pixels, self.state.optimizer
+        searching = isinstance(optimizer, optim.LBFGS)  # it moves the pixels before it knows the loss
+        tried: dict[float, Terms] = {}
+
+        def closure() -> float:
+            with self._signals.through():
+                terms = objective.evaluate(pixels)
+            tried[terms.total] = terms
+            if not searching and np.isfinite(terms.total):
+                self._kept = pixels.data.copy()
+            return terms.total
+
+        with self._signals.hold():
+            if searching:
+                self._kept = pixels.data.copy()
+            try:
+                with np.errstate(all="ignore"):  # what overflows is found below
+                    loss = optimizer.step(closure)
+            except KeyboardInterrupt:
+                if searching:
+                    pixels.data[...] = self._kept
+                raise
+            if not (np.isfinite(loss) and bool(np.isfinite(pixels.data).all())):
+                raise self._non_finite()
+            terms = tried.get(loss) or self._terms[loss]
+            self._terms = tried
+            self.rows.append(self._row(terms))
+            self.state.done += 1
+            if self.state.average is not None:
+                self.state.average *= self.settings.average
+                self.state.average += (1 - self.settings.average) * pixels.data
+
+    def _row(self, terms: Terms) -> HistoryRow:
+        size = self.levels[self.state.level].size
+        return HistoryRow(
+            len(self.rows) + 1, self._seconds(), terms.total, terms.content, terms.style, terms.variation, size
+        )
+
+    def _seconds(self) -> float:
+        return self._before + time.perf_counter() - self._began
+
+    def _after_step(self) -> None:
+        if self.saving and len(self.rows) % self.saving.every == 0:
+            self._save()
+        if self.callback:
+            self.callback(Progress(self.rows[-1], sum(level.steps for level in self.levels), self._shown))
+
+    def _picture(self) -> Array:
+        """The current picture, or the average of those at this size: float32 (h, w, 3) in [0, 1], a copy."""
+        if self.state.average is None or self.state.done == 0:
+            return visible(self.state.pixels.data)
+        return visible(self.state.average / (1 - self.settings.average**self.state.done))
+
+    def _shown(self) -> Array:
+        return self.finish(self._picture())
+
+    def _save(self) -> None:
+        assert self.saving is not None
+        state = self.state
+        snapshot = checkpoint.Snapshot(
+            state.level, state.done, state.pixels.data, state.average,
+            state.optimizer.state_dict() if state.done else {}, self.rows, self._seconds(),
+        )  # fmt: skip
+        checkpoint.save(self.saving.path, self.saving.made_with, snapshot)
+
+    def _non_finite(self) -> NonFiniteError:
+        error = NonFiniteError(
+            f"[style] the loss is not finite at step {len(self.rows) + 1}; "
+            "a smaller learning rate, or smaller weights, keep it finite"
+        )
+        error.result = Result(self.finish(visible(self._kept)), self.rows, self.settings, "diverged")
+        return error
+
+
+def _start(scene: Scene, settings: Settings) -> Array:
+    """The first picture, of the photograph's shape."""
+    if scene.start is not None:
+        return scene.start
+    if settings.init == "noise":
+        return white_noise(scene.photo.shape, settings.seed)
+    if settings.init == "style":
+        return resize_to(scene.paintings[0], scene.photo.shape[0], scene.photo.shape[1])
+    return scene.photo
