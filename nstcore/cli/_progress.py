@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 
 @contextmanager
@@ -17,13 +17,16 @@ def bar(steps: int, quiet: bool = False, label: str = "painting") -> Iterator[Ca
     if not console.is_terminal:
         yield _lines(console, steps)
         return
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
-        TextColumn("{task.fields[costs]}"), TimeRemainingColumn(compact=True), TextColumn("left"),
-    )  # fmt: skip
-    with Progress(*columns, console=console, expand=True) as progress:
-        task = progress.add_task(label, total=steps, costs="")
-        yield lambda row: progress.update(task, completed=row.step, costs=costs(row))
+    with Progress(*_columns("words"), console=console, expand=True) as progress:
+        task = progress.add_task(label, total=steps, words="")
+        yield lambda row: progress.update(task, completed=row.step, words=costs(row))
+
+
+def _columns(*fields: str) -> tuple[ProgressColumn, ...]:
+    """Label, bar, count, the named fields of the task, time left."""
+    middle = [TextColumn(f"{{task.fields[{field}]}}") for field in fields]
+    start = TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn()
+    return (*start, *middle, TimeRemainingColumn(compact=True), TextColumn("left"))
 
 
 def costs(row: Any) -> str:
@@ -49,11 +52,7 @@ def counted(label: str, steps: int, quiet: bool = False) -> Iterator[Callable[[]
     if not console.is_terminal or steps < 2:
         yield lambda: None
         return
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True), TextColumn("left"),
-    )  # fmt: skip
-    with Progress(*columns, console=console, expand=True, transient=True) as progress:
+    with Progress(*_columns(), console=console, expand=True, transient=True) as progress:
         task = progress.add_task(label, total=steps)
         yield lambda: progress.advance(task)
 
@@ -71,10 +70,6 @@ def counter(label: str, total: int, quiet: bool = False, done: int = 0) -> Itera
 
         yield say
         return
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
-        TextColumn("{task.fields[words]}"), TimeRemainingColumn(compact=True), TextColumn("left"),
-    )  # fmt: skip
-    with Progress(*columns, console=console, expand=True) as progress:
+    with Progress(*_columns("words"), console=console, expand=True) as progress:
         task = progress.add_task(label, total=total, completed=done, words="")
         yield lambda now, words: progress.update(task, completed=now, words=words)

@@ -13,6 +13,7 @@ from nstcore import ops, weights
 from nstcore.autograd import Tensor, no_grad
 from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, DTypeError, ShapeError, WeightsError
+from nstcore.models._input import in_batches
 from nstcore.models.embedding_layout import ARCHITECTURE, CHANNELS, FILTERS, KERNEL, features
 from nstcore.nn.layers import Conv2d
 from nstcore.nn.module import Module
@@ -78,24 +79,15 @@ class EmbeddingNet(Module):
         chips: RGB, (side, side, 3) or (n, side, side, 3), float in [0, 1] or uint8 (read as 0–255).
         Raises `ShapeError` for another size, `DTypeError`, `ImageError` for values outside [0, 1], `ArgumentError`.
         """
-        from nstcore.images import as_images
-
-        step, array = whole("embedding_net", "a batch", batch), np.asarray(chips)
-        if step < 1:
-            raise ArgumentError(f"[embedding_net] expects a batch of at least 1, got {step}")
-        array = array[None] if array.ndim == 3 else array
-        self._check_shape(array.shape)
-        found = np.empty((len(array), self.size), self.dtype)
         before = self.training
         self.eval()
         try:
             with no_grad():
-                for start in range(0, len(array), step):
-                    part = as_images(array[start : start + step]).astype(self.dtype, copy=False)
-                    found[start : start + step] = to_host(self._encoding(Tensor(part)).data)
+                parts = in_batches(ARCHITECTURE, chips, batch, self._check_shape, self.dtype)
+                empty = np.empty((0, self.size), self.dtype)
+                return np.concatenate([empty, *(to_host(self._encoding(part).data) for part in parts)])
         finally:
             self.train(before)
-        return found
 
     def forward(self, chips: Any) -> Any:
         """The encodings of a `Tensor` (n, side, side, 3) in [0, 1] as a tensor, with gradients; else as `encode`.

@@ -13,6 +13,7 @@ from nstcore import ops, weights
 from nstcore.autograd import Tensor, no_grad
 from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, DTypeError, ShapeError, WeightsError
+from nstcore.models._input import in_batches, standardized
 from nstcore.models.face_layout import (
     ARCHITECTURE,
     BLOCKS,
@@ -102,17 +103,10 @@ class FaceEncoder(Module):
 
         chips, batch and errors as `encode`. ``finish(features(chips, last), last)`` is ``encode(chips)``.
         """
-        from nstcore.images import as_images
-
-        blocks, array = self.blocks[: len(self.blocks) - len(self._last_blocks(last))], np.asarray(chips)
-        array = array[None] if array.ndim == 3 else array
-        self._check_shape(array.shape)
-        found: list[Array] = []
+        blocks = self.blocks[: len(self.blocks) - len(self._last_blocks(last))]
         with no_grad():
-            for start in range(0, len(array), batch):
-                part = as_images(array[start : start + batch]).astype(self.dtype, copy=False)
-                found.append(to_host(self._walk(Tensor(part), blocks).data))
-        return np.concatenate(found)
+            parts = in_batches(ARCHITECTURE, chips, batch, self._check_shape, self.dtype)
+            return np.concatenate([to_host(self._walk(part, blocks).data) for part in parts])
 
     def finish(self, x: Any, last: int = 1) -> Any:
         """The encodings (n, 128) of what `features` gave, through the last layers alone, as a tensor."""
@@ -139,19 +133,10 @@ class FaceEncoder(Module):
 
         Raises `ShapeError` for another size, `DTypeError`, `ImageError` for values outside [0, 1], `ArgumentError`.
         """
-        from nstcore.images import as_images
-
-        step, array = whole("face_encoder", "a batch", batch), np.asarray(chips)
-        if step < 1:
-            raise ArgumentError(f"[face_encoder] expects a batch of at least 1, got {step}")
-        array = array[None] if array.ndim == 3 else array
-        self._check_shape(array.shape)
-        found = np.empty((len(array), ENCODING), self.dtype)
         with no_grad():
-            for start in range(0, len(array), step):
-                part = as_images(array[start : start + step]).astype(self.dtype, copy=False)
-                found[start : start + step] = to_host(self._encoding(Tensor(part)).data)
-        return found
+            parts = in_batches(ARCHITECTURE, chips, batch, self._check_shape, self.dtype)
+            found = (to_host(self._encoding(part).data) for part in parts)
+            return np.concatenate([np.empty((0, ENCODING), self.dtype), *found])
 
     def forward(self, chips: Any) -> Any:
         """The encodings of a `Tensor` (n, 150, 150, 3) in [0, 1] as a tensor, with gradients; else what `encode` gives.
@@ -185,7 +170,10 @@ class FaceEncoder(Module):
 
             images = Tensor(as_images(images).astype(self.dtype, copy=False))
         steps: list[Callable[[Any], Any]] = [self.stem, _pool, *self.blocks]
-        x, last = self._prepared(images), max((self.layers.index(name) for name in layers), default=-1)
+        x, last = (
+            standardized(images, self._preprocessing),
+            max((self.layers.index(name) for name in layers), default=-1),
+        )
         for name, step in zip(self.layers[: last + 1], steps, strict=False):
             x = step(x)
             if name in layers:
@@ -195,17 +183,11 @@ class FaceEncoder(Module):
         if len(shape) != 4 or shape[1:] != (CHIP, CHIP, CHANNELS):
             raise ShapeError(f"[face_encoder] expects chips (n, {CHIP}, {CHIP}, {CHANNELS}), got {shape}")
 
-    def _prepared(self, images: Tensor) -> Any:
-        """RGB in [0, 1] to what the weights were trained on."""
-        how = self._preprocessing
-        mean, std = np.asarray(how["mean"]), np.asarray(how["std"])
-        return ops.normalize_channels(images, how["scale"] / std, -mean / std, reverse=how["color_order"] == "BGR")
-
     def _encoding(self, chips: Tensor) -> Any:
         return ops.matmul(ops.mean(self._walk(chips, self.blocks), axis=(1, 2)), self.projection)
 
     def _walk(self, chips: Tensor, blocks: list[ResidualBlock]) -> Any:
-        x = _pool(self.stem(self._prepared(chips)))
+        x = _pool(self.stem(standardized(chips, self._preprocessing)))
         for block in blocks:
             x = block(x)
         return x

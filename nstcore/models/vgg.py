@@ -12,8 +12,9 @@ from numpy.typing import DTypeLike
 
 from nstcore import ops, weights
 from nstcore.autograd import Tensor
-from nstcore.errors import ArgumentError, DTypeError, ShapeError, WeightsError
-from nstcore.models.vgg_layout import BLOCKS, INPUT_CHANNELS, KERNEL, convolutions
+from nstcore.errors import ArgumentError, ShapeError, WeightsError
+from nstcore.models._input import as_tensor, standardized
+from nstcore.models.vgg_layout import BLOCKS, KERNEL, convolutions
 from nstcore.nn.layers import Conv2d
 from nstcore.nn.module import Module
 
@@ -126,19 +127,7 @@ class VGG(Module):
 
     def _prepare(self, images: Any) -> Any:
         """RGB in [0, 1] to what the weights were trained on."""
-        if isinstance(images, Tensor):
-            if images.ndim != 4 or images.shape[3] != INPUT_CHANNELS:
-                raise ShapeError(f"[{self.architecture}] expects a tensor (n, h, w, 3), got {images.shape}")
-            if images.dtype != self.dtype:
-                raise DTypeError(f"[{self.architecture}] expects a tensor of {self.dtype}, got {images.dtype}")
-            x = images
-        else:
-            from nstcore.images import as_images
-
-            x = Tensor(as_images(images).astype(self.dtype, copy=False))
-        how = self._preprocessing
-        mean, std = np.asarray(how["mean"]), np.asarray(how["std"])
-        return ops.normalize_channels(x, how["scale"] / std, -mean / std, reverse=how["color_order"] == "BGR")
+        return standardized(as_tensor(self.architecture, images, self.dtype), self._preprocessing)
 
     def _pool(self, x: Tensor) -> Any:
         return ops.max_pool2d(x, 2) if self.pooling == "max" else ops.avg_pool2d(x, 2)
