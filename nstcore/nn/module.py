@@ -104,12 +104,14 @@ class Module:
     def to(self, backend: str) -> Module:
         """Move parameters and buffers where `backend` wants them, so that no op has to; returns the module itself.
 
-        backend: "cuda", "cuda-on-cpu", or "cpu" for the host's memory. Forgets the gradients. Buffers of whole numbers,
-        such as counters, stay in the host's memory: to read one on a device would be to wait for it.
+        backend: "cuda", "cuda-on-cpu", or "cpu" for the host's memory. Forgets the gradients of what moves. Buffers of
+        whole numbers, such as counters, stay in the host's memory: to read one on a device would be to wait for it.
         Raises `BackendUnavailable`, `ArgumentError` for an unknown name.
         """
         for p in self.parameters():
-            p.data, p.grad = moved(p.data, backend), None
+            there = moved(p.data, backend)
+            if there is not p.data:
+                p.data, p.grad = there, None
         return self._change_buffers(lambda array: moved(array, backend))
 
     def zero_grad(self) -> None:

@@ -95,10 +95,10 @@ def conv2d(
         raise ShapeError(f"[conv2d] expects at least one channel, got x {x.shape}")
     check_result("conv2d", _output_shape(x.shape, w.shape, steps, before, after), x.dtype.itemsize)
     winograd, rectified = _winograd_edge(algorithm, sizes, steps, before, after), activation == "relu"
-    size = _output_shape(x.shape, w.shape, steps, before, after)[1:3]
-    in_one = pool and winograd > 0 and rectified and min(size) >= 2 and _runs_native(x, w, b)
-    how = {"stride": steps, "before": before, "after": after, "relu": rectified, "winograd": winograd}
-    y = apply(CONV2D, (x, w, b), **how, unpooled=size if in_one else None)
+    places = _output_shape(x.shape, w.shape, steps, before, after)[1:3]
+    in_one = pool and winograd > 0 and rectified and min(places) >= 2 and _runs_native(x, w, b)
+    how: dict[str, Any] = {"stride": steps, "before": before, "after": after, "relu": rectified, "winograd": winograd}
+    y = apply(CONV2D, (x, w, b), **how, unpooled=places if in_one else None)
     return max_pool2d(y, 2) if pool and not in_one else y
 
 

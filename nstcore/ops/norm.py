@@ -181,7 +181,8 @@ def _pool(ctx: Context, x: Array, scale: Array, shift: Array, found: Array, give
     windows = _windows(y)
     at = np.argmax(windows, axis=3)  # the first of equal ones, or the first NaN
     ctx.extra = inner, at
-    return np.maximum(np.max(windows, axis=3), 0)
+    largest: Array = np.maximum(np.max(windows, axis=3), 0)
+    return largest
 
 
 def _windows(y: Array) -> Array:

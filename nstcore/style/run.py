@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nstcore import optim
 from nstcore.autograd import Tensor
 from nstcore.backend import current_backend, moved
+from nstcore.backend.arrays import beside
 from nstcore.errors import ArgumentError, CheckpointError, NonFiniteError
 from nstcore.images import resize_to
 from nstcore.models.vgg import VGG
@@ -107,7 +108,7 @@ class Run:
         except ArgumentError as error:
             raise CheckpointError(f"[resume] the checkpoint does not fit: {error}") from error
         state.done = snapshot.done
-        state.average = None if snapshot.average is None else snapshot.average.copy()
+        state.average = None if snapshot.average is None else beside(snapshot.average.copy(), state.pixels.data)
         self.state, self._kept, self._before = state, state.pixels.data.copy(), snapshot.seconds
         self.rows = list(snapshot.history)
 
