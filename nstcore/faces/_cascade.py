@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.autograd import no_grad
+from nstcore.backend import current_backend
 from nstcore.backend.arrays import to_host
 from nstcore.faces._area import AreaMeans
 from nstcore.faces._boxes import inside, keep_best, moved, squared
@@ -44,6 +45,7 @@ def run(
     """
     if min(levels.shape[:2]) * (WINDOW / min_size) < WINDOW:
         return _nothing()
+    nets.to(current_backend())  # once, not for every level
     means = AreaMeans(levels, *_pixel_range(nets))
     with no_grad():
         boxes = _propose(means, min_size, thresholds[0], nets.pnet)

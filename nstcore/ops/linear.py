@@ -70,7 +70,8 @@ def _matmul_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
 
 def _l2_normalize(ctx: Context, x: Array, axis: int, eps: float) -> Array:
     # Rows with large elements are taken by a power of two smaller: their squares stay finite, and no bit changes.
-    largest = np.max(np.abs(x), axis=axis, keepdims=True, initial=0)
+    sizes = np.abs(x)  # CuPy takes the largest of something only
+    largest = np.max(sizes, axis=axis, keepdims=True) if x.size else np.sum(sizes, axis=axis, keepdims=True)
     down = -np.where(np.isfinite(largest), np.maximum(np.frexp(largest)[1], 0), 0)
     scaled, least = np.ldexp(x, down), np.ldexp(x.dtype.type(eps), down)
     norm = np.maximum(np.sqrt(np.sum(scaled * scaled, axis=axis, keepdims=True)), least)

@@ -179,10 +179,13 @@ def _pool(ctx: Context, x: Array, scale: Array, shift: Array, found: Array, give
     y = _norm(inner, x, scale, shift, found, given, eps, False)
     ctx.save(x, scale, shift)
     windows = _windows(y)
-    at = np.argmax(windows, axis=3)  # the first of equal ones, or the first NaN
+    if windows.size:
+        at, largest = np.argmax(windows, axis=3), np.max(windows, axis=3)  # the first of equal ones, or the first NaN
+    else:
+        at, largest = np.zeros_like(windows[:, :, :, 0], np.intp), windows[:, :, :, 0]
     ctx.extra = inner, at
-    largest: Array = np.maximum(np.max(windows, axis=3), 0)
-    return largest
+    result: Array = np.maximum(largest, 0)
+    return result
 
 
 def _windows(y: Array) -> Array:

@@ -111,7 +111,7 @@ def triplet_stats(z: Any, labels: Any, margin: float = 0.2) -> TripletStats:
     batch = replace(BATCH_TRIPLET_LOSS, name="triplet_stats")
     check_shapes(batch, (z, labels))
     check_dtypes(batch, (z,))
-    distances = pairwise_sqdist(z, z)
+    distances = to_host(pairwise_sqdist(z, z))
     triplets = active = positives = negatives = 0
     sums = np.zeros(2)
     for a, row in enumerate(distances):

@@ -70,6 +70,11 @@ class LBFGS(Optimizer):
         self._loss: float | None = None  # at the current point
         self._gradient: Vector = np.zeros(0)
 
+    @property
+    def loss(self) -> float | None:
+        """What the next `step` returns, the loss of the parameters as they are; None before the first."""
+        return self._loss
+
     def step(self, closure: Closure) -> float:
         """Take one step; returns the loss before it."""
         if self._loss is None:

@@ -115,9 +115,10 @@ class Run:
     def _all_levels(self, objectives: list[Objective]) -> None:
         while True:
             objective = objectives.pop() if objectives else self._objective()
-            if self.state.done and isinstance(self.state.optimizer, optim.LBFGS):  # it knows the loss, we the terms
+            optimizer = self.state.optimizer
+            if self.state.done and isinstance(optimizer, optim.LBFGS):  # it knows the loss, from wherever it was saved
                 terms = objective.evaluate(Tensor(self.state.pixels.data))
-                self._terms = {terms.total: terms}
+                self._terms = {terms.total if optimizer.loss is None else optimizer.loss: terms}
             while not self._level_is_over():
                 self._step(objective)
                 self._after_step()

@@ -204,7 +204,7 @@ class TiledObjective(Objective):
 
     def _targets_of(self, tile: Tile) -> dict[str, Array]:
         found = self.net.walk(tile.cut(self._photo), list(self._content))
-        return {name: np.ascontiguousarray(a.data[tile.inside(name)]) for name, a in found}
+        return {name: a.data[tile.inside(name)].copy() for name, a in found}
 
     def _mean_grams(self, style: Array, source: Array | None) -> Iterator[tuple[str, Array]]:
         """As the whole painting gives them, which is larger than a tile too."""
@@ -227,7 +227,7 @@ class TiledObjective(Objective):
             for name, a in net.walk(Tensor(tile.cut(picture).astype(net.dtype, copy=False)), list(self._style)):
                 if tile.is_empty(name):
                     continue
-                core = np.ascontiguousarray(a.data[tile.inside(name)])
+                core = a.data[tile.inside(name)].copy()
                 for found, texture in zip(sums, textures, strict=True):
                     masks = texture.masks
                     seen = core if masks is None else ops.mul(core, masks[name][tile.outside(name)].astype(core.dtype))

@@ -1,8 +1,9 @@
 """The part of CuPy that nstcore uses, over the emulator: the same launch code runs with either.
 
 As with CuPy, an array never becomes a NumPy array by itself, operators and NumPy's functions work on arrays and Python
-scalars but not on NumPy arrays beside them, and memory that `empty` gives is not initialised. Unlike with CuPy, a
-kernel that is wrong says where. ``NSTCORE_CUDA_ON_CPU`` chooses the build, ``fast`` (default) or ``checked``.
+scalars but not on NumPy arrays beside them, and memory that `empty` gives is not initialised. Functions and methods,
+and their parameters, are those of CuPy's that nstcore uses; anything else is refused. Unlike with CuPy, a kernel that
+is wrong says where. ``NSTCORE_CUDA_ON_CPU`` chooses the build, ``fast`` (default) or ``checked``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,47 @@ ALIGNMENT = 512  # of CuPy's pool
 FLAGS = {"mode": os.environ.get("NSTCORE_CUDA_ON_CPU", "fast"), "devices": 1 if build.compiler() else 0}
 
 CUDADriverError = LaunchError
+
+_SUM = ("axis", "dtype", "out", "keepdims")
+_LARGEST = ("axis", "out", "keepdims")
+_LIKE = ("dtype", "order", "subok", "shape")
+# What CuPy's functions of these names take after their first argument: less than NumPy's.
+FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "argmax": _SUM,
+    "broadcast_to": ("shape",),
+    "concatenate": ("axis", "out", "dtype", "casting"),
+    "expand_dims": ("axis",),
+    "max": _LARGEST,
+    "min": _LARGEST,
+    "ones_like": _LIKE,
+    "pad": ("pad_width", "mode", "constant_values"),
+    "reshape": ("newshape", "order"),
+    "shape": (),
+    "split": ("indices_or_sections", "axis"),
+    "stack": ("axis", "out", "dtype", "casting"),
+    "sum": _SUM,
+    "swapaxes": ("axis1", "axis2"),
+    "transpose": ("axes",),
+    "where": ("x", "y"),
+    "zeros_like": _LIKE,
+}
+METHODS: dict[str, tuple[str, ...]] = {
+    "all": _LARGEST,
+    "astype": ("dtype", "order", "casting", "subok", "copy"),
+    "copy": ("order",),
+    "item": (),
+    "max": _LARGEST,
+    "mean": _SUM,
+    "ravel": ("order",),
+    "reshape": ("order",),
+    "sum": _SUM,
+    "transpose": (),
+    "var": ("axis", "dtype", "out", "ddof", "keepdims"),
+}
+ANY_NUMBER = ("item", "reshape", "transpose")  # methods that take sizes, axes or indices one by one
+ATTRIBUTES = ("T", "dtype", "flags", "nbytes", "ndim", "shape", "size", "strides")
+UFUNC_OPTIONS = ("out", "dtype")
+NO_IDENTITY = ("argmax", "max", "min")  # of no elements there is none, along whichever axis
 
 
 class _Memory:
@@ -71,21 +113,34 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct one.")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **more: Any) -> Any:
-        if method not in ("__call__", "outer"):
+        if method != "__call__":
             return NotImplemented  # CuPy knows no other
-        return _on_host(getattr(ufunc, method), inputs, more)
+        _check_options(ufunc.__name__, (), more, UFUNC_OPTIONS)
+        return _on_host(ufunc, inputs, more)
 
     def __array_function__(self, function: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:
+        name = function.__name__
+        if function is not getattr(np, name, None) or name not in FUNCTIONS:
+            return NotImplemented
+        _check_options(name, args[1:], kwargs, FUNCTIONS[name])
+        if name in NO_IDENTITY and args[0].size == 0:
+            raise ValueError(f"zero-size array to reduction operation cupy_{name} which has no identity")
         return _on_host(function, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         """Attributes and methods of NumPy's array, whose results are on the device."""
-        if name.startswith("__") or name in ("ctypes", "tobytes", "tofile"):
+        if name in ATTRIBUTES:
+            return _wrap(getattr(self._host, name), [self])
+        if name not in METHODS:
             raise AttributeError(f"'ndarray' object has no attribute '{name}'")
-        value = getattr(self._host, name)
-        if callable(value):
-            return lambda *args, **kwargs: _on_host(value, args, kwargs, self)
-        return _wrap(value, [self])
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            _check_options(name, () if name in ANY_NUMBER else args, kwargs, METHODS[name])
+            if name in NO_IDENTITY and self.size == 0:
+                raise ValueError(f"zero-size array to reduction operation cupy_{name} which has no identity")
+            return _on_host(getattr(self._host, name), args, kwargs, self)
+
+        return method
 
     def __getitem__(self, index: Any) -> ndarray:
         return _on_host(self._host.__getitem__, (index,), {}, self)
@@ -111,6 +166,13 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __repr__(self) -> str:
         return repr(self._host)
+
+
+def _check_options(name: str, args: Sequence[Any], kwargs: dict[str, Any], known: Sequence[str]) -> None:
+    """Refuse what CuPy's function or method does not take."""
+    unknown = sorted(set(kwargs) - set(known))
+    if unknown or len(args) > len(known):
+        raise TypeError(f"{name}() got an unexpected argument: {', '.join(unknown) or f'number {len(known) + 1}'}")
 
 
 def _on_host(function: Callable[..., Any], args: Any, kwargs: Any, *more: ndarray) -> Any:

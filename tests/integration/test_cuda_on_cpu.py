@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,11 @@ from cuda_on_cpu import cupy_stand_in as cupy
 
 import nstcore as nst
 from nstcore.demo import picture_path
+from nstcore.demo.painter import paint
 from nstcore.images import load, resize_to, save
+from nstcore.style import Progress, Result, Settings
+from nstcore.style.objective import Objective, white_noise
+from nstcore.style.tiles import TiledObjective
 
 from .conftest import Run
 
@@ -65,6 +70,98 @@ def test_transfer_by_lbfgs() -> None:
     assert len(there.history) == 3
     np.testing.assert_allclose([r.total for r in there.history], [r.total for r in here.history], rtol=1e-3)
     np.testing.assert_allclose(there.image, here.image, atol=LARGEST_DIFFERENCE)
+
+
+COARSE: dict[str, Any] = {
+    "size": 32, "start_size": 24, "steps": 3, "content_layers": ["conv2_2"], "style_layers": ["conv1_1", "conv2_1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam", "gd"])
+def test_a_run_is_saved_and_continued(tmp_path: Path, optimizer: str) -> None:
+    """From coarse to fine: interrupted at the second size and continued, the very picture of a run that was not."""
+    photo, painting = load(picture_path("chelsea"), size=32), paint("swirl", 24, 32)
+    options = {**COARSE, "optimizer": optimizer, "average": 0.0 if optimizer == "lbfgs" else 0.5}
+
+    def run(**more: Any) -> Result:
+        return nst.style.transfer(photo, painting, **options, **more)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.row.step == 4:
+            raise KeyboardInterrupt
+
+    saved = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 1}
+    here = run()
+    with nst.use_backend("cuda-on-cpu"):
+        whole = run()
+        assert run(callback=interrupt, **saved).stopped == "interrupted"
+        continued = run(resume=saved["checkpoint"])
+    assert [row.size for row in whole.history] == [24, 24, 24, 32, 32]
+    np.testing.assert_array_equal(continued.image, whole.image)
+    assert [row.total for row in continued.history] == [row.total for row in whole.history]
+    np.testing.assert_allclose(whole.image, here.image, atol=LARGEST_DIFFERENCE)
+    elsewhere = run(resume=saved["checkpoint"])  # what one backend saved, another continues
+    np.testing.assert_allclose(elsewhere.image, here.image, atol=LARGEST_DIFFERENCE)
+
+
+def test_tiles_and_masks() -> None:
+    """Costs and gradient of a picture under masks, whole and in tiles, are those of the CPU."""
+    photo, paintings = load(picture_path("rocket"), size=150), [paint("swirl", 60, 80), paint("woodcut", 70, 90)]
+    left = np.zeros(photo.shape[:2])
+    left[:, : photo.shape[1] // 2] = 1
+    masks = [left, 1 - 0.5 * left], [None, np.linspace(0, 1, 70 * 90).reshape(70, 90)]
+    layers = {"content_layers": ["conv2_1"], "style_layers": ["conv1_1", "conv2_1"]}
+    settings = Settings(**layers, tv_weight=10.0)  # type: ignore[arg-type]
+    picture = (0.7 * photo + 0.3 * white_noise(photo.shape, 1))[None]
+    net, found = nst.models.vgg16(), []
+    for backend, kind, options in (
+        ("cpu", Objective, {}),
+        ("cuda-on-cpu", Objective, {}),
+        ("cuda-on-cpu", TiledObjective, {"tile": 64, "keep_content": False}),
+        ("cuda-on-cpu", TiledObjective, {"tile": 64}),
+    ):
+        with nst.use_backend(backend):
+            net.to(backend)
+            x = nst.Tensor(nst.backend.moved(picture.copy(), backend), requires_grad=True)
+            terms = kind(net, photo, paintings, settings, *masks, **options).evaluate(x)  # type: ignore[arg-type]
+            found.append((terms, cupy.asnumpy(x.grad)))
+    (expected, gradient), *others = found
+    for terms, grad in others:
+        assert np.linalg.norm(grad - gradient) < 1e-4 * np.linalg.norm(gradient)
+        for name in ("total", "content", "style", "variation"):
+            assert getattr(terms, name) == pytest.approx(getattr(expected, name), rel=1e-4)
+
+
+def test_patches(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command finds the same patches, and draws the same pixels that excite the units, in every way it knows."""
+    (place / "photos").mkdir()
+    for name in ("chelsea", "coffee"):
+        save(place / "photos" / f"{name}.png", load(picture_path(name), size=40))
+    options = ("--layer", "conv1_2,conv2_1", "--units", "0:2", "--show", "patch,deconv,guided,gradient,occlusion")
+    tables, sheets = {}, {}
+    for backend in ("cpu", "cuda-on-cpu"):
+        monkeypatch.setenv("NSTCORE_BACKEND", backend)
+        output = ("--index", f"{backend}.npz", "-o", f"{backend}.png")
+        code, out, err = run("patches", "photos", *options, *output, "--cell", "16", "--json")
+        assert (code, err) == (0, "")
+        tables[backend] = json.loads(out)["layers"]
+        sheets[backend] = load(f"{backend}.png")
+    for layer, here in tables["cpu"].items():
+        for unit, rows in here["units"].items():
+            for row, there in zip(rows, tables["cuda-on-cpu"][layer]["units"][unit], strict=True):
+                assert there.pop("activation") == pytest.approx(row.pop("activation"), rel=1e-4)
+                assert there == row
+    assert np.abs(sheets["cpu"] - sheets["cuda-on-cpu"]).mean() < MEAN_DIFFERENCE
+    assert np.abs(sheets["cpu"] - sheets["cuda-on-cpu"]).max() <= LARGEST_DIFFERENCE
+
+
+def test_a_dream() -> None:
+    """A unit's own picture, by gradient ascent."""
+    net, found = nst.models.vgg16(), {}
+    for backend in ("cpu", "cuda-on-cpu"):
+        with nst.use_backend(backend):
+            found[backend] = nst.visualize.maximize(net, "conv2_1", 3, size=24, steps=3, octaves=1)
+    np.testing.assert_allclose(found["cuda-on-cpu"].image, found["cpu"].image, atol=LARGEST_DIFFERENCE)
 
 
 def test_faces_verify(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

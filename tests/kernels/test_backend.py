@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -258,6 +260,14 @@ def test_the_stand_in_has_nothing_that_cupy_lacks() -> None:
     real = pytest.importorskip("cupy", reason="CuPy is not installed", exc_type=ImportError)
     for name in ("ndarray", "empty", "zeros", "asarray", "ascontiguousarray", "asnumpy", "RawModule"):
         assert hasattr(real, name)
-    for name in ("get", "data", "flags", "astype", "__array_ufunc__", "__array_function__", "__cuda_array_interface__"):
+    special = ("get", "data", "__array_ufunc__", "__array_function__", "__cuda_array_interface__")
+    for name in (*special, *cupy.ATTRIBUTES):
         assert hasattr(real.ndarray, name)
     assert callable(real.cuda.is_available)
+    for name, known in cupy.FUNCTIONS.items():
+        takes = inspect.signature(getattr(real, name)).parameters
+        anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+        assert anything or set(known) <= set(takes), name
+    for name, known in cupy.METHODS.items():  # compiled ones, whose parameters their docstring begins with
+        takes_text = getattr(real.ndarray, name).__doc__.splitlines()[0]
+        assert all(re.search(rf"\b{option}\b", takes_text) for option in known), name
