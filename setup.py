@@ -13,6 +13,7 @@ from pathlib import Path
 import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 
@@ -35,4 +36,20 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "--build", str(work)], check=True)
 
 
-setup(ext_modules=[Extension("nstcore._native", sources=[])], cmdclass={"build_ext": CMakeBuild})
+class WithKernels(build_py):
+    """Puts the CUDA sources into the package, as ``nstcore/csrc``: they are compiled where there is a GPU."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        for source in (p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".cu", ".cuh")):
+            target = Path(self.build_lib) / "nstcore" / source.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.copy_file(str(source), str(target))
+
+
+setup(
+    ext_modules=[Extension("nstcore._native", sources=[])],
+    cmdclass={"build_ext": CMakeBuild, "build_py": WithKernels},
+)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nstcore.backend import cpu
+from nstcore.backend import cpu, why_no_cuda
 
 DATA_VARIABLE = "NSTCORE_TEST_DATA"
 
@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     folder = os.environ.get(DATA_VARIABLE)
     missing = {
         "data": None if folder and Path(folder).is_dir() else f"{DATA_VARIABLE} names no folder",
-        "gpu": "this version of nstcore has no CUDA kernels",
+        "gpu": why_no_cuda() or None,
     }
     for item in items:
         for name, reason in missing.items():

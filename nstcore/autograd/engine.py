@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nstcore.backend import current_backend
+from nstcore.backend.arrays import on_device
 from nstcore.backend.loading import module as _native
 from nstcore.errors import DTypeError, GradientError
 
@@ -70,7 +71,12 @@ FINGERPRINT_BYTES, FINGERPRINT_SAMPLE = 1 << 18, 4096
 
 
 def fingerprint(a: Array) -> int:
-    """A number that changes when `a` is changed in place (for a large array: at one of its sampled elements)."""
+    """A number that changes when `a` is changed in place (for a large array: at one of its sampled elements).
+
+    It is always 0 for an array on a device: to read it there would be to wait for all that was launched.
+    """
+    if on_device(a):
+        return 0
     # An odd step shares no factor with a power of two, so every channel is met.
     step = 1 if a.nbytes <= FINGERPRINT_BYTES else a.size // FINGERPRINT_SAMPLE | 1
     if a.flags.forc:
@@ -173,8 +179,8 @@ def apply(op: Op, inputs: tuple[Any, ...], **params: Any) -> Any:
         got = ", ".join(f"{a.dtype} {a.shape}" for a in arrays if a is not None)
         raise DTypeError(f"[{op.name}] expects arrays of real numbers, got {got}")
     needs = tuple(_state.recording and t and x.requires_grad for x, t in zip(inputs, is_tensor, strict=True))
-    arrays = [a if a is None else native_order(a) for a in arrays]
-    kernel, context = op.kernel(current_backend()), Context(needs)
+    backend, arrays = _placed(arrays)
+    kernel, context = op.kernel(backend), Context(needs)
     with np.errstate(all="ignore"):
         result = kernel.forward(context, *arrays, **params)
     if isinstance(result, np.generic):  # what NumPy gives for arrays without axes
@@ -189,6 +195,18 @@ def apply(op: Op, inputs: tuple[Any, ...], **params: Any) -> Any:
     if _state.observer is not None:
         _state.observer(op, inputs, params, found)
     return found
+
+
+def _placed(arrays: list[Any]) -> tuple[str, list[Any]]:
+    """The backend that computes, and the arrays where it wants them: with one on a device, all are."""
+    backend, held = current_backend(), next((a for a in arrays if on_device(a)), None)
+    if held is None and not backend.startswith("cuda"):
+        return backend, [a if a is None else native_order(a) for a in arrays]
+    from nstcore.backend.cuda import backend_of, to_device
+
+    device = backend if held is None else backend_of(held)
+    placed = [a if a is None else to_device(device, a if on_device(a) else native_order(a)) for a in arrays]
+    return "reference" if backend == "reference" else device, placed
 
 
 def nodes_below(root: Node) -> list[Node]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from nstcore.autograd.engine import NUMERIC, Node, native_order, run_backward
+from nstcore.backend.arrays import as_array, beside, copied, on_device, to_host
 from nstcore.errors import DTypeError, GradientError, ShapeError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Tensor:
             raise GradientError("[backward] nothing to differentiate: no input of this tensor has requires_grad=True")
         if grad is None and self.size != 1:
             raise ShapeError(f"[backward] expects a scalar, or grad= of the same shape, got {self.shape}")
-        seed = np.ones_like(self.data) if grad is None else np.asarray(grad, self.dtype)  # nobody writes to it
+        seed = np.ones_like(self.data) if grad is None else beside(as_array(grad, self.dtype), self.data)
         if seed.shape != self.shape:
             raise ShapeError(f"[backward] expects grad of shape {self.shape}, got {seed.shape}")
         if self._node is None:
@@ -108,7 +109,7 @@ class Tensor:
 
     def __repr__(self) -> str:
         grad = ", requires_grad=True" if self.requires_grad else ""
-        body = np.array2string(self.data, separator=", ", prefix="tensor(", threshold=100)
+        body = np.array2string(to_host(self.data), separator=", ", prefix="tensor(", threshold=100)
         return f"tensor({body}, dtype={self.dtype}{grad})"
 
     def __len__(self) -> int:
@@ -194,10 +195,11 @@ class Tensor:
 def _deliver(leaf: Tensor, grad: NDArray[Any], owned: bool) -> None:
     """Add `grad` to a leaf's gradient; a copy, unless nobody else holds it (one may be that of several tensors)."""
     if leaf.grad is None:
-        given = owned and isinstance(grad, np.ndarray) and grad.dtype == leaf.dtype
-        leaf.grad = grad if given else np.array(grad, leaf.dtype)
+        is_array = on_device(grad) or isinstance(grad, np.ndarray)  # and no scalar of NumPy
+        given = owned and is_array and grad.dtype == leaf.dtype
+        leaf.grad = grad if given else copied(grad, leaf.dtype)
     else:
-        leaf.grad = np.asarray(leaf.grad + grad, leaf.dtype)
+        leaf.grad = as_array(leaf.grad + grad, leaf.dtype)
 
 
 def tensor(a: ArrayLike | Tensor, requires_grad: bool = False, dtype: DTypeLike | None = None) -> Tensor:

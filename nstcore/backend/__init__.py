@@ -1,4 +1,8 @@
-"""Which kernels compute: ``cpu`` (native), ``reference`` (plain NumPy, slow and obvious), later ``cuda``."""
+"""Which kernels compute: ``cpu`` (native), ``cuda`` (on a GPU), ``reference`` (plain NumPy, slow and obvious).
+
+``cuda-on-cpu`` runs the CUDA kernels on the emulator of nstcore's tests. Arrays that are on a device are computed with
+there, whichever backend is chosen; with ``cuda`` arrays of NumPy are copied to the device first, and results are there.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
-from nstcore.errors import ArgumentError, BackendUnavailable
+from nstcore.errors import ArgumentError
 
-BACKENDS = ("cpu", "reference")
+BACKENDS = ("cpu", "reference", "cuda", "cuda-on-cpu")
 
 _active: ContextVar[str | None] = ContextVar("nstcore_backend", default=None)
 
@@ -32,14 +37,29 @@ def use_backend(name: str) -> Iterator[None]:
         _active.reset(token)
 
 
+def moved(x: Any, backend: str) -> Any:
+    """The array `x` where `backend` computes: on its device, or in the host's memory; itself if it is there."""
+    from nstcore.backend.arrays import to_host
+
+    if not _check(backend).startswith("cuda"):
+        return to_host(x)
+    from nstcore.backend.cuda import to_device
+
+    return to_device(backend, x)
+
+
 def why_no_cuda() -> str:
-    """Why ``use_backend("cuda")`` is refused, in one line."""
-    return "this version of nstcore has no CUDA kernels yet"
+    """Why ``use_backend("cuda")`` is refused, in one line; empty where it is not."""
+    from nstcore.backend.cuda import why_not
+
+    return why_not("cuda")
 
 
 def _check(name: str) -> str:
-    if name == "cuda":
-        raise BackendUnavailable(f"[backend] cuda is not available: {why_no_cuda()}")
+    if name.startswith("cuda") and name in BACKENDS:
+        from nstcore.backend.cuda import array_module
+
+        array_module(name)
     if name not in BACKENDS:
         raise ArgumentError(f"[backend] expects one of {', '.join(BACKENDS)}, got {name!r}")
     return name

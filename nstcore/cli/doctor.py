@@ -39,7 +39,7 @@ def _facts() -> dict[str, Any]:
         "backend": nst.current_backend(),
         "instruction set": f"{nst.get_isa()} (of {', '.join(nst.backend.cpu.isas())})",
         "threads": str(nst.get_num_threads()),
-        "gpu": f"not used: {why_no_cuda()}",
+        "gpu": f"not used: {why_no_cuda()}" if why_no_cuda() else "CUDA through CuPy: NSTCORE_BACKEND=cuda",
         "weights": [_weights(name) for name in weights.available()],
         "self-test": _self_test(),
     }

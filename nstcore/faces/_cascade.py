@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.autograd import no_grad
+from nstcore.backend import current_backend
+from nstcore.backend.arrays import to_host
 from nstcore.faces._area import AreaMeans
 from nstcore.faces._boxes import inside, keep_best, moved, squared
 from nstcore.models.mtcnn import MTCNN, Net, mtcnn
@@ -43,6 +45,7 @@ def run(
     """
     if min(levels.shape[:2]) * (WINDOW / min_size) < WINDOW:
         return _nothing()
+    nets.to(current_backend())  # once, not for every level
     means = AreaMeans(levels, *_pixel_range(nets))
     with no_grad():
         boxes = _propose(means, min_size, thresholds[0], nets.pnet)
@@ -99,11 +102,11 @@ def _look_everywhere(level: Floats, threshold: float, net: Net) -> tuple[Floats,
     for first in range(0, rows, step):
         last = min(first + step, rows)
         pixels = slice(first * PROPOSAL_STRIDE, (last - 1) * PROPOSAL_STRIDE + WINDOW)
-        probability, offsets, _ = net(level[:, pixels])
-        above = probability.data[0, ..., 0] >= threshold
+        probability, offsets, _ = _answers(net, level[:, pixels])
+        above = probability[0, ..., 0] >= threshold
         places = np.argwhere(above)
         places[:, 0] += first
-        found.append((probability.data[0, ..., 0][above], offsets.data[0][above], places))
+        found.append((probability[0, ..., 0][above], offsets[0][above], places))
     scores, offsets, places = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return scores, offsets, places
 
@@ -116,12 +119,18 @@ def _judge(means: AreaMeans, boxes: Floats, threshold: float, net: Net) -> tuple
     found: list[tuple[Any, ...]] = []
     for start in range(0, max(len(boxes), 1), _BATCH):
         part = slice(start, start + _BATCH)
-        probability, offsets, points = net(means.windows(pixels[part], net.side))
-        above = probability.data[:, 0] > threshold
-        results = (boxes[part], probability.data[:, 0], offsets.data, *([] if points is None else [points.data]))
+        probability, offsets, points = _answers(net, means.windows(pixels[part], net.side))
+        above = probability[:, 0] > threshold
+        results = (boxes[part], probability[:, 0], offsets, *([] if points is None else [points]))
         found.append(tuple(array[above] for array in results))
     boxes, scores, offsets, *rest = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return boxes, scores, offsets, rest[0] if rest else None
+
+
+def _answers(net: Net, pixels: Floats) -> tuple[Floats, Floats, Floats | None]:
+    """What a network says, as arrays of the host: what follows is small, and branches."""
+    probability, offsets, points = net(pixels)
+    return to_host(probability.data), to_host(offsets.data), None if points is None else to_host(points.data)
 
 
 def _pixel_range(nets: MTCNN) -> tuple[float, float]:

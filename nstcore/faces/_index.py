@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore import ops
+from nstcore.backend.arrays import to_host
 from nstcore.errors import GalleryError
 from nstcore.faces.people import hidden as hidden_people
 from nstcore.faces.people import merged_roots
@@ -178,7 +179,7 @@ class Index:
         waiting, count = list(range(len(queries))), k
         while waiting and self._count:
             count = min(count, self._count)
-            squares, rows = ops.nearest(queries[waiting], self.points, count)
+            squares, rows = map(to_host, ops.nearest(queries[waiting], self.points, count))
             people = self.people[rows]
             short = []
             for place, query in enumerate(waiting):
@@ -195,6 +196,6 @@ class Index:
         rows = np.flatnonzero(self.people == person)
         if not len(rows):
             return None
-        squares = ops.pairwise_sqdist(query, self.points[rows])[0]
+        squares = to_host(ops.pairwise_sqdist(query, self.points[rows]))[0]
         first = int(np.argmin(squares))
         return float(np.sqrt(squares[first])), int(rows[first])

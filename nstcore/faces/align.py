@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nstcore import images, ops
 from nstcore.autograd import Tensor
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, ShapeError
 from nstcore.faces.face import Face
 from nstcore.ops._op import whole
@@ -51,7 +52,7 @@ def align(image: Any, face: Face | Sequence[Face], size: int = CHIP) -> Any:
     chips = [_chip(picture, similarity(_landmarks(f), TEMPLATE * (side / CHIP)), side) for f in faces]
     if not chips:
         return np.zeros((0, side, side, 3), picture.dtype)
-    return chips[0][0] if one else ops.concat(chips)
+    return chips[0][0] if one else _joined(chips)
 
 
 def visible(height: int, width: int, face: Face) -> float:
@@ -74,7 +75,7 @@ def jittered(image: Any, face: Face, count: int, *, seed: int = 0, size: int = C
     picture, side = _picture(image), _count("a size", size, 1, MAX_SIDE)
     base = np.vstack([similarity(_landmarks(face), TEMPLATE * (side / CHIP)), [0, 0, 1]])
     chips = [_chip(picture, change @ base, side) for change in _changes(count, side, seed)]
-    return ops.concat(chips) if chips else np.zeros((0, side, side, 3), picture.dtype)
+    return _joined(chips) if chips else np.zeros((0, side, side, 3), picture.dtype)
 
 
 def jittered_chips(chips: Any, count: int, *, seed: int = 0) -> NDArray[np.floating[Any]]:
@@ -93,7 +94,7 @@ def jittered_chips(chips: Any, count: int, *, seed: int = 0) -> NDArray[np.float
     result = np.empty((len(batch), len(changes), *batch.shape[1:]), batch.dtype)
     for index, change in enumerate(changes):
         back = _inverse(change) + np.array([[0, 0, margin], [0, 0, margin]])
-        np.clip(ops.warp_affine(wide, back, side), 0, 1, out=result[:, index])
+        np.clip(to_host(ops.warp_affine(wide, back, side)), 0, 1, out=result[:, index])
     return result
 
 
@@ -173,11 +174,17 @@ def _chip(picture: Any, matrix: Matrix, side: int) -> Any:
     (left, top), (right, bottom) = np.maximum(low, 0), np.minimum(high, (picture.shape[1], picture.shape[0]))
     right, bottom = (first + max(0, last - first) // step * step for first, last in ((left, right), (top, bottom)))
     if right <= left or bottom <= top:
-        return ops.warp_affine(np.zeros((1, 0, 0, 3), picture.dtype), back, side)
+        return to_host(ops.warp_affine(np.zeros((1, 0, 0, 3), picture.dtype), back, side))
     part = picture[None, top:bottom, left:right]
     if step > 1:
         part = ops.avg_pool2d(part, step)
     back = (back - np.array([[0, 0, left], [0, 0, top]])) / step
     chip = ops.warp_affine(part, back, side)
-    # the weights of a mean, rounded, may add up to a little more than 1
-    return chip if isinstance(chip, Tensor) else np.clip(chip, 0, 1, out=chip)
+    if isinstance(chip, Tensor):
+        return chip
+    here = to_host(chip)
+    return np.clip(here, 0, 1, out=here)  # the weights of a mean, rounded, may add up to a little more than 1
+
+
+def _joined(chips: list[Any]) -> Any:
+    return ops.concat(chips) if any(isinstance(chip, Tensor) for chip in chips) else np.concatenate(chips)

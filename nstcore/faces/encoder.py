@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore import weights
+from nstcore.backend import current_backend
 from nstcore.errors import ArgumentError, ShapeError, WeightsError
 from nstcore.faces.align import jittered_chips
 from nstcore.faces.calibration import Calibration
@@ -65,6 +66,7 @@ class Encoder:
         array = array[None] if array.ndim == 3 else array
         if array.ndim != 4 or array.shape[1:] != (self.chip, self.chip, 3):
             raise ShapeError(f"[encode] expects chips (n, {self.chip}, {self.chip}, 3), got {array.shape}")
+        self.net.to(current_backend())  # once, not for every batch
         if flip:
             return self.mean(self.net.encode(array), self.net.encode(array[:, :, ::-1]))
         if not copies:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nstcore import ops, optim, weights
 from nstcore.autograd import Tensor
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, NonFiniteError, ShapeError, WeightsError
 from nstcore.nn.module import Module
 from nstcore.ops._op import whole
@@ -79,8 +80,9 @@ class VerificationHead(Module):
 
     def logits(self, a: Array, b: Array) -> Array:
         """As `forward`, in float64 and without a tape: of float encodings (n, size) each."""
-        weight, bias = self.weight.data[:, 0].astype(np.float64), float(self.bias.data[0])
-        return np.asarray(self._phi(a.astype(np.float64), b.astype(np.float64)) @ weight + bias)
+        weight, bias = to_host(self.weight.data)[:, 0].astype(np.float64), float(self.bias.data[0])
+        first, second = (to_host(x).astype(np.float64) for x in (a, b))
+        return np.asarray(self._phi(first, second) @ weight + bias)
 
     def check_encoder(self, digest: str, size: int) -> None:
         """Raise `ArgumentError` unless this head is for the encodings of that encoder."""

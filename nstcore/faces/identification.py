@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nstcore.backend.arrays import to_host
 from nstcore.faces._statistics import needed_trials
 
 Array = NDArray[Any]
@@ -93,7 +94,7 @@ def _drawing(encodings: Array, person: Array, several: Array, rng: np.random.Gen
 def _nearest(probes: Array, gallery: Array) -> tuple[Array, Array]:
     from nstcore import ops
 
-    squared, index = ops.nearest(probes, gallery, 1)
+    squared, index = map(to_host, ops.nearest(probes, gallery, 1))
     return index[:, 0], np.sqrt(squared[:, 0])
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nstcore import ops
 from nstcore.autograd import Tensor
+from nstcore.backend.arrays import to_host
 from nstcore.ops.triplet import MININGS as BY_DISTANCE
 
 Array = NDArray[Any]
@@ -37,7 +38,7 @@ def distance_weighted_triplets(z: Array, labels: Array, rng: np.random.Generator
     has no others. Gives three arrays of indices.
     Source: Wu, Manmatha, Smola, Krähenbühl, "Sampling Matters in Deep Embedding Learning", ICCV 2017, section 4.
     """
-    squares = np.clip(ops.pairwise_sqdist(z, z).astype(np.float64), CLOSEST**2, 4 - 1e-6)
+    squares = np.clip(to_host(ops.pairwise_sqdist(z, z)).astype(np.float64), CLOSEST**2, 4 - 1e-6)
     dimensions = z.shape[1]
     log_density = 0.5 * (dimensions - 2) * np.log(squares) + 0.5 * (dimensions - 3) * np.log1p(-0.25 * squares)
     different = labels[:, None] != labels[None]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore import ops
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, ShapeError
 from nstcore.ops._op import whole
 
@@ -73,7 +74,7 @@ def one_shot(
         raise ArgumentError(f"[one_shot] expects ways from 2 to the number of people, {len(names)}, got {n}")
     if not (count > 1).any():
         raise ArgumentError("[one_shot] expects somebody with two photographs, one to enrol and one to identify")
-    distances = ops.pairwise_sqdist(z.astype(np.float64), z.astype(np.float64))
+    distances = to_host(ops.pairwise_sqdist(z.astype(np.float64), z.astype(np.float64)))
     right: list[list[float]] = [[] for _ in names]
     order = np.argsort(person, kind="stable")
     groups = np.split(order, np.cumsum(count)[:-1])

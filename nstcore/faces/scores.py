@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore import ops
+from nstcore.backend.arrays import to_host
 from nstcore.faces.evaluate import roc
 from nstcore.faces.oneshot import one_shot
 
@@ -41,7 +42,7 @@ def score(encodings: Array, labels: Array, ways: int = 10) -> Scores:
     """All pairs of these photographs, and one-shot identification among up to `ways` of their people."""
     z = np.asarray(encodings, np.float64)
     first, second = np.triu_indices(len(z), 1)
-    distances = np.sqrt(ops.pairwise_sqdist(z, z)[first, second])
+    distances = np.sqrt(to_host(ops.pairwise_sqdist(z, z))[first, second])
     same = labels[first] == labels[second]
     curve = roc(distances, same)
     ways = min(ways, len(np.unique(labels)))

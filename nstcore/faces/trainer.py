@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from nstcore import ops, optim, weights
 from nstcore._signals import Signals
 from nstcore.autograd import Tensor, no_grad
+from nstcore.backend import current_backend
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, NonFiniteError, WeightsError
 from nstcore.faces import mining
 from nstcore.faces.augment import Augmentation, augment
@@ -72,7 +74,8 @@ class Features:
     def encode(self, index: Array) -> Array:
         """Through the last layers."""
         with no_grad():
-            return np.asarray(self.net.finish(self.plain[index], self.last).data)
+            found: Array = to_host(self.net.finish(self.plain[index], self.last).data)
+            return found
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,8 @@ class Trainer:
         self.net, self.inputs, self.labels, self.sampler, self.settings = net, inputs, labels, sampler, settings
         self.head = VerificationHead(net.facts["size"]) if settings.loss == "logistic" else None  # type: ignore[attr-defined]
         _check_finite(net)
+        for part in filter(None, (net, self.head)):
+            part.to(current_backend())  # once, not in every step
         parameters = net.parameters() + (self.head.parameters() if self.head else [])
         self.optimizer = optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
         self.steps = 0
@@ -187,7 +192,7 @@ class Trainer:
         if self.head:
             found.update({f"head.{name}": a.copy() for name, a in self.head.state_dict().items()})
         for name, value in self.optimizer.state_dict().items():
-            found[f"optimizer.{name}"] = np.asarray(value)
+            found[f"optimizer.{name}"] = to_host(value)
         return found
 
     def load(self, arrays: dict[str, Array], source: str) -> None:

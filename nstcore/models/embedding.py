@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from nstcore import ops, weights
 from nstcore.autograd import Tensor, no_grad
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, DTypeError, ShapeError, WeightsError
 from nstcore.models._input import in_batches
 from nstcore.models.embedding_layout import ARCHITECTURE, CHANNELS, FILTERS, KERNEL, features
@@ -84,7 +85,7 @@ class EmbeddingNet(Module):
             with no_grad():
                 parts = in_batches(ARCHITECTURE, chips, batch, self._check_shape, self.dtype)
                 empty = np.empty((0, self.size), self.dtype)
-                return np.concatenate([empty, *(self._encoding(part).data for part in parts)])
+                return np.concatenate([empty, *(to_host(self._encoding(part).data) for part in parts)])
         finally:
             self.train(before)
 

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from nstcore import ops, weights
 from nstcore.autograd import Tensor, no_grad
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, DTypeError, ShapeError, WeightsError
 from nstcore.models._input import in_batches, standardized
 from nstcore.models.face_layout import (
@@ -105,7 +106,7 @@ class FaceEncoder(Module):
         blocks = self.blocks[: len(self.blocks) - len(self._last_blocks(last))]
         with no_grad():
             parts = in_batches(ARCHITECTURE, chips, batch, self._check_shape, self.dtype)
-            return np.concatenate([self._walk(part, blocks).data for part in parts])
+            return np.concatenate([to_host(self._walk(part, blocks).data) for part in parts])
 
     def finish(self, x: Any, last: int = 1) -> Any:
         """The encodings (n, 128) of what `features` gave, through the last layers alone, as a tensor."""
@@ -134,7 +135,8 @@ class FaceEncoder(Module):
         """
         with no_grad():
             parts = in_batches(ARCHITECTURE, chips, batch, self._check_shape, self.dtype)
-            return np.concatenate([np.empty((0, ENCODING), self.dtype), *(self._encoding(part).data for part in parts)])
+            found = (to_host(self._encoding(part).data) for part in parts)
+            return np.concatenate([np.empty((0, ENCODING), self.dtype), *found])
 
     def forward(self, chips: Any) -> Any:
         """The encodings of a `Tensor` (n, 150, 150, 3) in [0, 1] as a tensor, with gradients; else what `encode` gives.

@@ -14,6 +14,8 @@ from numpy.typing import DTypeLike, NDArray
 from nstcore import weights
 from nstcore.autograd import Tensor
 from nstcore.autograd.engine import NUMERIC
+from nstcore.backend import moved
+from nstcore.backend.arrays import beside, on_device, to_host
 from nstcore.errors import DTypeError, WeightsError
 
 Array = NDArray[Any]
@@ -65,18 +67,18 @@ class Module:
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Every parameter with its name, in the order in which the attributes were set."""
         for name, value in vars(self).items():
-            yield from _walk(value, prefix + name, lambda part, path: part.named_parameters(path), Tensor)
+            yield from _walk(value, prefix + name, lambda part, path: part.named_parameters(path), _is_parameter)
 
     def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
         """Every buffer with its name, in the order in which the attributes were set."""
         for name, value in vars(self).items():
-            yield from _walk(value, prefix + name, lambda part, path: part.named_buffers(path), np.ndarray)
+            yield from _walk(value, prefix + name, lambda part, path: part.named_buffers(path), _is_buffer)
 
     def modules(self) -> Iterator[Module]:
         """The module itself and all its parts."""
         yield self
         for value in vars(self).values():
-            for _, part in _walk(value, "", lambda inner, path: ((path, m) for m in inner.modules()), ()):
+            for _, part in _walk(value, "", lambda inner, path: ((path, m) for m in inner.modules()), _is_none):
                 yield part
 
     def train(self, training: bool = True) -> Module:
@@ -99,30 +101,48 @@ class Module:
             p.requires_grad = False
         return self
 
+    def to(self, backend: str) -> Module:
+        """Move parameters and buffers where `backend` wants them, so that no op has to; returns the module itself.
+
+        backend: "cuda", "cuda-on-cpu", or "cpu" for the host's memory. Forgets the gradients of what moves. Buffers of
+        whole numbers, such as counters, stay in the host's memory: to read one on a device would be to wait for it.
+        Raises `BackendUnavailable`, `ArgumentError` for an unknown name.
+        """
+        for p in self.parameters():
+            there = moved(p.data, backend)
+            if there is not p.data:
+                p.data, p.grad = there, None
+        return self._change_buffers(lambda array: moved(array, backend))
+
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
         for p in self.parameters():
             p.grad = None
 
     def state_dict(self) -> dict[str, Array]:
-        """The arrays (not copies) of parameters and buffers by name."""
-        return {**{name: p.data for name, p in self.named_parameters()}, **dict(self.named_buffers())}
+        """The arrays of parameters and buffers by name: themselves, but copies of those on a device."""
+        return {name: to_host(array) for name, array in self._arrays()}
+
+    def _arrays(self) -> Iterator[tuple[str, Array]]:
+        yield from ((name, p.data) for name, p in self.named_parameters())
+        yield from self.named_buffers()
 
     def load_state_dict(self, arrays: Mapping[str, Array], source: str = "the given arrays") -> None:
         """Copy `arrays` into parameters and buffers, which keep their type; nothing changes when one does not fit.
 
         Raises `WeightsError` naming the first key that is missing, unknown, of another shape or not of real numbers.
         """
-        parameters, own = dict(self.named_parameters()), self.state_dict()
+        parameters, own = dict(self.named_parameters()), dict(self._arrays())
         for name in [*own, *arrays]:
             problem = _misfit(own.get(name), arrays.get(name))
             if problem:
                 raise WeightsError(f"[weights] {source}: {name} {problem}; is it the file of another network?")
         for name, array in own.items():
+            given = np.array(to_host(arrays[name]), dtype=array.dtype)
             if name in parameters:
-                parameters[name].data = np.array(arrays[name], dtype=array.dtype)
+                parameters[name].data = beside(given, array)
             else:
-                array[...] = arrays[name]
+                array[...] = beside(given, array)
 
     def save(self, path: str | Path, **meta: Any) -> None:
         """Write parameters and buffers to an ``.npz`` with their digests; `meta` is stored beside them."""
@@ -141,10 +161,14 @@ class Module:
         wanted = float_type(type(self).__name__, dtype)
         for p in self.parameters():
             p.data, p.grad = p.data.astype(wanted, copy=False), None
+        return self._change_buffers(lambda array: array.astype(wanted, copy=False))
+
+    def _change_buffers(self, change: Callable[[Array], Array]) -> Module:
+        """Put what `change` makes of each buffer of floats in its place; returns the module itself."""
         for part in self.modules():
             for name, value in vars(part).items():
-                if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-                    setattr(part, name, value.astype(wanted, copy=False))
+                if _is_buffer(value) and value.dtype.kind == "f":
+                    setattr(part, name, change(value))
         return self
 
 
@@ -159,20 +183,32 @@ def float_type(op: str, dtype: DTypeLike) -> np.dtype[Any]:
     return found
 
 
+def _is_parameter(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _is_buffer(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or on_device(value)
+
+
+def _is_none(_: Any) -> bool:
+    return False
+
+
 def _walk(
-    value: Any, name: str, inside: Callable[[Module, str], Iterator[tuple[str, Any]]], leaf: type | tuple[()]
+    value: Any, name: str, inside: Callable[[Module, str], Iterator[tuple[str, Any]]], is_leaf: Callable[[Any], bool]
 ) -> Iterator[tuple[str, Any]]:
-    """Every `leaf` in an attribute with its name, and what `inside` gives for the modules in it."""
-    if isinstance(value, leaf):
+    """Every leaf in an attribute with its name, and what `inside` gives for the modules in it."""
+    if is_leaf(value):
         yield name, value
     elif isinstance(value, Module):
         yield from inside(value, f"{name}.")
     elif isinstance(value, (list, tuple)):
         for i, part in enumerate(value):
-            yield from _walk(part, f"{name}.{i}", inside, leaf)
+            yield from _walk(part, f"{name}.{i}", inside, is_leaf)
     elif isinstance(value, dict):
         for key, part in value.items():
-            yield from _walk(part, f"{name}.{key}", inside, leaf)
+            yield from _walk(part, f"{name}.{key}", inside, is_leaf)
 
 
 def _walk_parts(value: Any, name: str) -> Iterator[tuple[str, Module]]:

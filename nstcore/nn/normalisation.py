@@ -52,7 +52,7 @@ class BatchNorm(Module):
 
     def forward(self, x: Any) -> Any:
         """x: (..., c)."""
-        moments, found = None if self.training else self.running, np.empty(self.running.shape)
+        moments, found = None if self.training else self.running, np.zeros_like(self.running, np.float64)
         if self.pool:
             y = ops.batch_norm_pool2d(x, self.scale, self.shift, moments, self.eps, found)
         else:

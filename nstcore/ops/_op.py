@@ -38,7 +38,7 @@ class Kernel:
     forward: Callable[..., Any]
     backward: Callable[..., tuple[Array | None, ...]] | None
     symbols: tuple[str, ...] = ()
-    add_backward: Callable[..., None] | None = None
+    add_backward: Callable[..., object] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ class Op:
     means any axes, and ``[k]`` an input that may be left out. `flops` and `traffic` take the input shapes and
     parameters and give multiply-adds counted twice, and bytes an element type of one byte would move. `reach` takes the
     input shapes and the kernel's parameters and tells what a place of a (n, h, w, c) result is computed from, down and
-    across; None where that is more than a window (as in a mean), and then from all of the input.
+    across; None where that is more than a window (as in a mean), and then from all of the input. `cuda_cases` are sizes
+    around the tiles and blocks of the CUDA kernels, which the others do not reach; they run on those alone.
     """
 
     name: str
@@ -110,6 +111,8 @@ class Op:
     reference: Kernel
     cases: tuple[Case, ...]
     cpu: Kernel | None = None
+    cuda: Kernel | None = None
+    cuda_cases: tuple[Case, ...] = ()
     dtypes: tuple[str, ...] = FLOATS
     tolerance: Tolerance = field(default_factory=Tolerance)
     gradient: bool = True
@@ -123,8 +126,12 @@ class Op:
         return (case.tolerance or self.tolerance)[dtype]
 
     def kernel(self, backend: str) -> Kernel:
-        """The implementation for `backend`; operations without native kernels use their reference everywhere."""
-        return self.cpu if backend == "cpu" and self.cpu is not None else self.reference
+        """The implementation for `backend`; operations without native kernels use their reference everywhere.
+
+        On a device the reference runs through CuPy, which takes NumPy's functions.
+        """
+        native = {"cpu": self.cpu, "cuda": self.cuda, "cuda-on-cpu": self.cuda}.get(backend)
+        return self.reference if native is None else native
 
 
 OPS: dict[str, Op] = {}

@@ -9,6 +9,7 @@ import numpy as np
 
 from nstcore.autograd.engine import Context, apply
 from nstcore.autograd.tensor import Tensor
+from nstcore.backend.arrays import as_array, to_host
 from nstcore.errors import ArgumentError, DTypeError
 from nstcore.ops._op import Array, Case, Kernel, Op, check_dtypes, check_shapes, register
 from nstcore.ops.elementwise import operand
@@ -30,13 +31,14 @@ def contrastive_loss(a: Any, b: Any, same: Any, margin: float = 1.0, reduction: 
     array(0.3125)
     """
     a, b = operand(a, None), operand(b, None)
-    labels = same.data if isinstance(same, Tensor) else np.asarray(same)
+    labels = same.data if isinstance(same, Tensor) else as_array(same)
     check_shapes(CONTRASTIVE_LOSS, (a, b, labels))
     check_dtypes(CONTRASTIVE_LOSS, (a, b))
     if labels.dtype.kind not in "biu":
         raise DTypeError(f"[contrastive_loss] expects same as 0 and 1 or booleans, got {labels.dtype} {labels.shape}")
-    if not np.isin(labels, (0, 1)).all():
-        raise ArgumentError(f"[contrastive_loss] expects same as 0 and 1, got {np.unique(labels)[:5].tolist()}")
+    found = np.unique(to_host(labels))
+    if not np.isin(found, (0, 1)).all():
+        raise ArgumentError(f"[contrastive_loss] expects same as 0 and 1, got {found[:5].tolist()}")
     if isinstance(margin, bool) or not isinstance(margin, (int, float, np.number)) or not 0 <= margin < math.inf:
         raise ArgumentError(f"[contrastive_loss] expects a margin of at least 0, got {margin!r}")
     if reduction not in REDUCTIONS:
@@ -53,11 +55,12 @@ def _loss(ctx: Context, a: Array, b: Array, same: Array, margin: float = 1.0, re
     gap = np.maximum(margin - distance, 0)
     share = 1 / max(1, len(a)) if reduction == "mean" else 1.0
     # dL/da = slope (a - b): 1 for the same, -gap / d for different ones.
-    apart = np.divide(gap, distance, out=np.zeros_like(gap), where=distance > 0)
+    apart = np.where(distance > 0, gap / np.where(distance > 0, distance, 1), 0)
     slope = np.where(same == 1, np.ones_like(apart), -apart)
     ctx.save(a, b)
     ctx.extra = slope * share
-    return np.asarray(0.5 * np.sum(np.where(same == 1, squares, gap * gap), dtype=np.float64) * share, a.dtype)
+    total: Array = as_array(0.5 * np.sum(np.where(same == 1, squares, gap * gap), dtype=np.float64) * share, a.dtype)
+    return total
 
 
 def _loss_back(ctx: Context, grad: Array, **_: Any) -> tuple[Array | None, ...]:

@@ -9,7 +9,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from nstcore.autograd.engine import Context, apply
+from nstcore.autograd.tensor import Tensor
 from nstcore.backend import current_backend
+from nstcore.backend.arrays import on_device
 from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError, ShapeError
 from nstcore.ops._op import (
@@ -93,20 +95,17 @@ def conv2d(
         raise ShapeError(f"[conv2d] expects at least one channel, got x {x.shape}")
     check_result("conv2d", _output_shape(x.shape, w.shape, steps, before, after), x.dtype.itemsize)
     winograd, rectified = _winograd_edge(algorithm, sizes, steps, before, after), activation == "relu"
-    unpooled = _output_shape(x.shape, w.shape, steps, before, after)[1:3] if pool and winograd and rectified else None
-    if unpooled and (min(unpooled) < 2 or current_backend() != "cpu"):
-        unpooled = None
-    y = apply(
-        CONV2D,
-        (x, w, b),
-        stride=steps,
-        before=before,
-        after=after,
-        relu=rectified,
-        winograd=winograd,
-        unpooled=unpooled,
-    )
-    return max_pool2d(y, 2) if pool and not unpooled else y
+    places = _output_shape(x.shape, w.shape, steps, before, after)[1:3]
+    in_one = pool and winograd > 0 and rectified and min(places) >= 2 and _runs_native(x, w, b)
+    how: dict[str, Any] = {"stride": steps, "before": before, "after": after, "relu": rectified, "winograd": winograd}
+    y = apply(CONV2D, (x, w, b), **how, unpooled=places if in_one else None)
+    return max_pool2d(y, 2) if pool and not in_one else y
+
+
+def _runs_native(*inputs: Any) -> bool:
+    """Whether the kernels of the CPU will compute with these tensors and arrays."""
+    arrays = (x.data if isinstance(x, Tensor) else x for x in inputs)
+    return current_backend() == "cpu" and not any(map(on_device, arrays))
 
 
 def _winograd_edge(algorithm: str, sizes: Mapping[str, int], stride: Pair, before: Pair, after: Pair) -> int:
@@ -263,6 +262,35 @@ def _unpooled(grad: Array, size: Pair) -> Array:
     return np.pad(wide, ((0, 0), (0, rest[0]), (0, rest[1]), (0, 0)))
 
 
+def _cuda(
+    ctx: Context, x: Array, w: Array, b: Array | None, stride: Pair, before: Pair, after: Pair, relu: bool, **more: Any
+) -> Array:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_conv import Shape, conv2d_forward
+
+    x, w, b = contiguous(x), contiguous(w), None if b is None else contiguous(b)
+    (n, height, width, c), (k, r, s, _) = x.shape, w.shape
+    p, q = _output_shape(x.shape, w.shape, stride, before, after)[1:3]
+    shape = Shape(n, height, width, c, k, r, s, p, q, *stride, *before)
+    y: Array
+    y, positive = conv2d_forward(shape, x, w, b, relu, relu and any(ctx.needs))
+    ctx.extra = (shape, positive)
+    ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None)
+    return y
+
+
+def _cuda_back(ctx: Context, grad: Array, **_: Any) -> tuple[Array | None, ...]:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_conv import conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight
+
+    (x, w), (shape, positive), grad = ctx.saved(), ctx.extra, contiguous(grad)
+    return (
+        conv2d_backward_input(shape, grad, positive, w) if ctx.needs[0] else None,
+        conv2d_backward_weight(shape, x, grad, positive) if ctx.needs[1] else None,
+        conv2d_backward_bias(grad, positive) if ctx.needs[2] else None,
+    )
+
+
 def _case(label: str, x: tuple[int, ...], w: tuple[int, ...], bias: bool = True, **params: Any) -> Case:
     return Case(label, (x, w, w[:1]) if bias else (x, w), params)
 
@@ -355,6 +383,22 @@ CONV2D = register(
                 "conv2d_backward_winograd_cpu",
                 "conv2d_backward_weight_winograd_cpu",
             ),
+        ),
+        cuda=Kernel(
+            _cuda,
+            _cuda_back,
+            (
+                "conv2d_forward_cuda",
+                "conv2d_backward_input_cuda",
+                "conv2d_backward_weight_cuda",
+                "conv2d_backward_bias_cuda",
+                "conv2d_backward_sum_cuda",
+            ),
+        ),
+        # More than a tile (64) of filters, channels and positions, and a slice of positions (1024).
+        cuda_cases=(
+            _case("several tiles", (2, 9, 7, 67), (70, 3, 3, 67), padding=1, activation="relu"),
+            _case("several slices", (1, 29, 41, 5), (3, 3, 3, 5), padding=1, activation="relu"),
         ),
         tolerance=Tolerance(float32=3e-6, float64=1e-14),
         flops=_flops,

@@ -11,6 +11,7 @@ import numpy as np
 
 from nstcore.autograd.engine import NUMERIC, Context, apply
 from nstcore.autograd.tensor import Tensor
+from nstcore.backend.arrays import as_array
 from nstcore.errors import ArgumentError, DTypeError, ShapeError
 from nstcore.ops._op import FLOATS, Array, Case, Kernel, Op, reach_in_place, register
 
@@ -31,7 +32,7 @@ def operand(x: Any, like: Any) -> Any:
     """`x` as a tensor or array; a number, or an array without axes, takes the float type of `like`, if it has one."""
     if isinstance(x, Tensor):
         return x
-    array = np.asarray(x)
+    array = as_array(x)
     like_type = getattr(like, "dtype", None)
     if array.ndim == 0 and array.dtype.kind in NUMERIC and like_type is not None and like_type.kind == "f":
         return array.astype(like_type)
@@ -96,7 +97,7 @@ def _unary(forward: Callable[[Array], Array], derivative: Callable[[Array], Arra
     """A kernel for a function of one array, from its derivative as a function of its "input" or its "result"."""
 
     def run(ctx: Context, x: Array) -> Array:
-        y = np.asarray(forward(x), dtype=x.dtype)
+        y: Array = as_array(forward(x), x.dtype)
         ctx.save(x if of == "input" else y)
         return y
 
@@ -227,7 +228,7 @@ def relu_backward(rule: ReluRule) -> Iterator[None]:
 
 def _relu_kernel() -> Kernel:
     def run(ctx: Context, x: Array, rule: ReluRule) -> Array:
-        y = np.asarray(np.maximum(x, 0), dtype=x.dtype)
+        y: Array = as_array(np.maximum(x, 0), x.dtype)
         ctx.save(None if rule == "deconvnet" else y)
         return y
 
@@ -259,13 +260,14 @@ def _stable_sigmoid(x: Array) -> Array:
 
 
 def _zero_where(condition: Array, value: Array) -> Array:
-    return np.where(condition, np.zeros((), value.dtype), value)
+    return np.where(condition, value.dtype.type(0), value)
 
 
 def _power_kernel() -> Kernel:
     def run(ctx: Context, x: Array, exponent: float) -> Array:
         ctx.save(x)
-        return np.asarray(x**exponent, dtype=x.dtype)
+        y: Array = as_array(x**exponent, x.dtype)
+        return y
 
     def back(ctx: Context, grad: Array, exponent: float) -> tuple[Array | None, ...]:
         (x,) = ctx.saved()

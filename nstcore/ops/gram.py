@@ -133,7 +133,51 @@ def _style_cpu_add_back(ctx: Context, grad: Array, into: Array) -> None:
     native.gram_backward_cpu(x, ctx.extra, float(grad), True, into)
 
 
-# Channels around a tile (8, 16, 32 wide) and a group of columns (128), pixels around a block (256) and a slice (1024).
+def _cuda(ctx: Context, x: Array) -> Array:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_gram import gram_forward
+
+    x = contiguous(x)
+    ctx.save(x)
+    g: Array = gram_forward(x)
+    return g
+
+
+def _cuda_add_back(ctx: Context, grad: Array, into: Array | None) -> Array:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_gram import gram_backward
+
+    (x,) = ctx.saved()
+    dx: Array = gram_backward(x, contiguous(grad), None, into)
+    return dx
+
+
+def _style_cuda(ctx: Context, x: Array, target: Array) -> Array:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_gram import style_loss_forward
+
+    x = contiguous(x)
+    loss: Array
+    loss, ctx.extra = style_loss_forward(x, contiguous(target), _scale(x))
+    ctx.save(x if ctx.needs[0] else None)
+    return loss
+
+
+def _style_cuda_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
+    dx = _style_cuda_add_back(ctx, grad, None) if ctx.needs[0] else None
+    return dx, -grad * ctx.extra if ctx.needs[1] else None
+
+
+def _style_cuda_add_back(ctx: Context, grad: Array, into: Array | None) -> Array:
+    from nstcore.backend.cuda_gram import gram_backward
+
+    (x,) = ctx.saved()
+    dx: Array = gram_backward(x, ctx.extra, grad, into)  # the factor stays on the device
+    return dx
+
+
+# Channels around a tile (8, 16, 32 wide; 64 on a GPU) and a group of columns (128), pixels around a block (256) and a
+# slice (1024).
 SHAPES = (
     ("one pixel", (1, 1, 1, 3)),
     ("below a tile", (2, 5, 7, 5)),
@@ -146,6 +190,8 @@ SHAPES = (
     ("several images", (3, 25, 24, 8)),
     ("no images", (0, 4, 4, 3)),
 )
+# More than a tile of channels (64) and a slice of pixels (1024), of several images, and multiples of neither.
+LARGER = ("several of all", (2, 29, 37, 67))
 GRAM = register(
     Op(
         "gram",
@@ -154,6 +200,13 @@ GRAM = register(
         Kernel(_reference, _reference_back),
         (*(Case(label, (x,)) for label, x in SHAPES), Case("no pixels", ((1, 0, 4, 3),))),
         cpu=Kernel(_cpu, _cpu_back, ("gram_forward_cpu", "gram_backward_cpu"), _cpu_add_back),
+        cuda=Kernel(
+            _cuda,
+            lambda ctx, grad: (_cuda_add_back(ctx, grad, None),),
+            ("gram_forward_parts_cuda", "gram_forward_sum_cuda", "gram_backward_cuda"),
+            _cuda_add_back,
+        ),
+        cuda_cases=(Case(LARGER[0], (LARGER[1],)),),
         tolerance=Tolerance(float32=2e-6, float64=1e-14),
         flops=lambda x: 1.0 * x[0] * x[1] * x[2] * x[3] * (x[3] + 1),
         traffic=lambda x: x[0] * (x[1] * x[2] * x[3] + x[3] ** 2),
@@ -168,6 +221,13 @@ STYLE_LOSS = register(
         Kernel(_style_reference, _style_reference_back),
         tuple(Case(label, (x, (x[0], x[3], x[3]))) for label, x in SHAPES),
         cpu=Kernel(_style_cpu, _style_cpu_back, ("style_loss_forward_cpu",), _style_cpu_add_back),
+        cuda=Kernel(
+            _style_cuda,
+            _style_cuda_back,
+            ("style_loss_forward_sum_cuda", "style_loss_forward_total_cuda"),
+            _style_cuda_add_back,
+        ),
+        cuda_cases=(Case(LARGER[0], (LARGER[1], (2, 67, 67))),),
         tolerance=Tolerance(float32=4e-6, float64=1e-14),
         flops=lambda x, _: 1.0 * x[0] * x[1] * x[2] * x[3] * (x[3] + 1),
         traffic=lambda x, _: x[0] * (x[1] * x[2] * x[3] + 2 * x[3] ** 2),

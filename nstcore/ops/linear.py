@@ -8,6 +8,7 @@ import numpy as np
 
 from nstcore.autograd.engine import NUMERIC, Context, apply
 from nstcore.autograd.tensor import Tensor
+from nstcore.backend.arrays import as_array
 from nstcore.errors import ArgumentError, DTypeError, ShapeError
 from nstcore.ops._op import Array, Case, Kernel, Op, check_shapes, register, whole
 from nstcore.ops.elementwise import check_broadcast, float_operand, mul, operand, softplus, sub, unbroadcast
@@ -44,7 +45,7 @@ def logistic_loss(logits: Any, labels: Any) -> Any:
     logits: (n,) float; labels: (n,) of 0 and 1, not differentiated. Gives a scalar.
     """
     logits = float_operand("logistic_loss", logits)
-    y = np.asarray(labels.data if isinstance(labels, Tensor) else labels)
+    y = as_array(labels.data if isinstance(labels, Tensor) else labels)
     if y.dtype.kind not in NUMERIC:
         raise DTypeError(f"[logistic_loss] expects labels 0 and 1, got {y.dtype} {y.shape}")
     y = y.astype(logits.dtype)
@@ -69,7 +70,8 @@ def _matmul_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
 
 def _l2_normalize(ctx: Context, x: Array, axis: int, eps: float) -> Array:
     # Rows with large elements are taken by a power of two smaller: their squares stay finite, and no bit changes.
-    largest = np.max(np.abs(x), axis=axis, keepdims=True, initial=0)
+    sizes = np.abs(x)  # CuPy takes the largest of something only
+    largest = np.max(sizes, axis=axis, keepdims=True) if x.size else np.sum(sizes, axis=axis, keepdims=True)
     down = -np.where(np.isfinite(largest), np.maximum(np.frexp(largest)[1], 0), 0)
     scaled, least = np.ldexp(x, down), np.ldexp(x.dtype.type(eps), down)
     norm = np.maximum(np.sqrt(np.sum(scaled * scaled, axis=axis, keepdims=True)), least)

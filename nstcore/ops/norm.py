@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from nstcore.autograd.engine import Context, apply
+from nstcore.autograd.tensor import Tensor
+from nstcore.backend.arrays import as_array, beside
 from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError, ShapeError
 from nstcore.ops._op import (
@@ -83,13 +85,14 @@ def _run(op: Op, x: Any, scale: Any, shift: Any, moments: Any, eps: Any, found: 
     if moments is None and x.size == 0:
         raise ShapeError(f"[{op.name}] expects at least one position to measure moments of, got {x.shape}")
     if found is None:
-        found = np.empty((2, channels))
+        array = x.data if isinstance(x, Tensor) else x
+        found = np.zeros_like(array, np.float64, order="C", shape=(2, channels))
     if found.shape != (2, channels) or found.dtype != np.float64 or not found.flags.c_contiguous:
         raise ShapeError(f"[{op.name}] expects found as float64 (2, {channels}), got {found.dtype} {found.shape}")
     if moments is not None:
         if np.shape(moments) != (2, channels):
             raise ShapeError(f"[{op.name}] expects moments of shape (2, {channels}), got {np.shape(moments)}")
-        found[...] = moments
+        found[...] = beside(moments, found)
     return apply(op, (x, scale, shift), found=found, given=moments is not None, eps=float(eps), **options)
 
 
@@ -116,13 +119,15 @@ def _norm(
     ctx: Context, x: Array, scale: Array, shift: Array, found: Array, given: bool, eps: float, relu: bool
 ) -> Array:
     axes = tuple(range(x.ndim - 1))
+    mean64, variance = beside(found, x) if given else (x.mean(axes, np.float64), x.var(axes, np.float64))
     if not given:
-        found[0], found[1] = x.mean(axes, np.float64), x.var(axes, np.float64)
-    mean, root = found[0].astype(x.dtype), np.sqrt(found[1] + eps).astype(x.dtype)
+        found[0], found[1] = beside(mean64, found), beside(variance, found)
+    mean, root = mean64.astype(x.dtype), np.sqrt(variance + eps).astype(x.dtype)
     y = (x - mean) / root * scale + shift
     ctx.save(x, scale, shift)
     ctx.extra = (mean, root)
-    return np.asarray(np.maximum(y, 0) if relu else y)
+    result: Array = as_array(np.maximum(y, 0) if relu else y)
+    return result
 
 
 def _norm_back(
@@ -174,23 +179,27 @@ def _pool(ctx: Context, x: Array, scale: Array, shift: Array, found: Array, give
     y = _norm(inner, x, scale, shift, found, given, eps, False)
     ctx.save(x, scale, shift)
     windows = _windows(y)
-    at = np.argmax(windows, axis=3)[:, :, :, None]  # the first of equal ones, or the first NaN
+    if windows.size:
+        at, largest = np.argmax(windows, axis=3), np.max(windows, axis=3)  # the first of equal ones, or the first NaN
+    else:
+        at, largest = np.zeros_like(windows[:, :, :, 0], np.intp), windows[:, :, :, 0]
     ctx.extra = inner, at
-    return np.asarray(np.maximum(np.take_along_axis(windows, at, 3)[:, :, :, 0], 0))
+    result: Array = np.maximum(largest, 0)
+    return result
 
 
 def _windows(y: Array) -> Array:
     """(n, h, w, c) as (n, h/2, w/2, 4, c); a last row or column without a partner is dropped."""
     n, h, w, c = y.shape
     even = y[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c)
-    return np.asarray(even.transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4, c))
+    apart: Array = even.transpose(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4, c)
+    return apart
 
 
 def _pool_back(ctx: Context, grad: Array, found: Array, given: bool, eps: float) -> tuple[Array | None, ...]:
     (x, _, _), (inner, at) = ctx.saved(), ctx.extra
     n, h, w, c = x.shape
-    spread = np.zeros((n, h // 2, w // 2, 4, c), x.dtype)
-    np.put_along_axis(spread, at, grad[:, :, :, None], 3)
+    spread = np.stack([np.where(at == tap, grad, 0) for tap in range(4)], axis=3)
     whole_map = np.zeros_like(x)
     rows = spread.reshape(n, h // 2, w // 2, 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
     whole_map[:, : h // 2 * 2, : w // 2 * 2] = rows.reshape(n, h // 2 * 2, w // 2 * 2, c)
@@ -228,8 +237,9 @@ def _kept(shape: tuple[int, ...], dtype: Any, rate: float, seed: tuple[int, ...]
 
 
 def _dropout(ctx: Context, x: Array, rate: float, seed: tuple[int, ...]) -> Array:
-    ctx.extra = factor = _kept(x.shape, x.dtype, rate, seed)
-    return np.asarray(x * factor)
+    ctx.extra = factor = beside(_kept(x.shape, x.dtype, rate, seed), x)
+    y: Array = as_array(x * factor)
+    return y
 
 
 def _dropout_back(ctx: Context, grad: Array, rate: float, seed: tuple[int, ...]) -> tuple[Array | None, ...]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from nstcore.autograd.engine import Context, apply
+from nstcore.backend.arrays import as_array
 from nstcore.errors import ArgumentError
 from nstcore.ops._op import (
     Array,
@@ -59,18 +58,19 @@ def _window_sums(a: Array, size: int) -> Array:
 
 def _forward(ctx: Context, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
     scale = _window_sums(x * x, size)
-    scale *= np.asarray(alpha, x.dtype)
-    scale += np.asarray(k, x.dtype)
+    scale *= x.dtype.type(alpha)
+    scale += x.dtype.type(k)
     ctx.save(x)
     ctx.extra = scale if any(ctx.needs) else None
-    return np.asarray(x * scale**-beta, x.dtype)
+    y: Array = as_array(x * scale**-beta, x.dtype)
+    return y
 
 
 def _backward(ctx: Context, grad: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array | None, ...]:
     """∂J/∂x_i = g_i s_i^−β − 2αβ x_i Σ_j g_j x_j s_j^(−β−1), with s the sum in the brackets."""
     (x,), scale = ctx.saved(), ctx.extra
     shared = _window_sums(grad * x * scale ** (-beta - 1), size)
-    return (np.asarray(grad * scale**-beta - (2 * alpha * beta) * x * shared, x.dtype),)
+    return (as_array(grad * scale**-beta - (2 * alpha * beta) * x * shared, x.dtype),)
 
 
 LOCAL_RESPONSE_NORM = register(

@@ -9,6 +9,7 @@ import numpy as np
 
 from nstcore.autograd.engine import Context, apply
 from nstcore.autograd.tensor import Tensor
+from nstcore.backend.arrays import as_array
 from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError
 from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register
@@ -78,7 +79,7 @@ def nearest(queries: Any, points: Any, k: int, metric: str = "sqeuclidean") -> t
     >>> nearest(np.array([[1.0]]), np.array([[5.0], [0.0], [2.0]]), k=2, metric="inner")
     (array([[5., 2.]]), array([[0, 2]]))
     """
-    queries, points = (x.data if isinstance(x, Tensor) else np.asarray(x) for x in (queries, points))
+    queries, points = (x.data if isinstance(x, Tensor) else as_array(x) for x in (queries, points))
     most = check_shapes(NEAREST, (queries, points))["m"]
     check_dtypes(NEAREST, (queries, points))
     if metric not in METRICS:
@@ -230,7 +231,65 @@ def _nearest_cpu(
     return values, indices
 
 
-# Rows around a tile (6 or 14), a group (8) and a block (48 or 112), columns around a panel (4 to 32), and few
+def _cuda_kernel(name: str) -> Kernel:
+    """The CUDA kernels of an op whose gradient needs a and b as they are."""
+
+    def forward(ctx: Context, a: Array, b: Array) -> Array:
+        from nstcore.backend.cuda import contiguous
+        from nstcore.backend.cuda_pairwise import pairwise_forward
+
+        a, b = contiguous(a), contiguous(b)
+        ctx.save(a, b)
+        out: Array = pairwise_forward(name, a, b)
+        return out
+
+    def backward(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
+        from nstcore.backend.cuda import contiguous
+        from nstcore.backend.cuda_pairwise import pairwise_backward
+
+        (a, b), grad = ctx.saved(), contiguous(grad)
+        return tuple(pairwise_backward(name, a, b, grad, i == 1) if ctx.needs[i] else None for i in range(2))
+
+    directions = ("forward", "backward", "backward_turned")
+    return Kernel(forward, backward, tuple(f"{name}_{direction}_cuda" for direction in directions))
+
+
+def _cosine_cuda(ctx: Context, a: Array, b: Array) -> Array:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_pairwise import pairwise_forward, unit_rows
+
+    (u, inverse_a), (v, inverse_b) = unit_rows(contiguous(a)), unit_rows(contiguous(b))
+    ctx.extra = (u, v, inverse_a, inverse_b)
+    out: Array = pairwise_forward("pairwise_inner", u, v)
+    return out
+
+
+def _cosine_cuda_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_pairwise import pairwise_backward, unit_rows_backward
+
+    (u, v, *inverses), grad = ctx.extra, contiguous(grad)
+    return tuple(
+        unit_rows_backward((u, v)[i], inverses[i], pairwise_backward("pairwise_inner", u, v, grad, i == 1))
+        if ctx.needs[i]
+        else None
+        for i in range(2)
+    )
+
+
+def _nearest_cuda(
+    ctx: Context, queries: Array, points: Array, k: int, metric: str = "sqeuclidean"
+) -> tuple[Array, Array]:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_pairwise import nearest_forward
+
+    values: Array
+    indices: Array
+    values, indices = nearest_forward(contiguous(queries), contiguous(points), k, metric)
+    return values, indices
+
+
+# Rows around a tile (6 or 14, a group (8) and a block (48 or 112), columns around a panel (4 to 32), and few
 # rows (4).
 _SHAPES = (
     Case("one pair", ((1, 3), (1, 3))),
@@ -246,7 +305,7 @@ _SHAPES = (
 )
 
 
-def _record(name: str, public: Any, reference: Kernel, cpu: Kernel, source: str, **more: Any) -> Op:
+def _record(name: str, public: Any, reference: Kernel, cpu: Kernel, cuda: Kernel, source: str, **more: Any) -> Op:
     """The record of an op on all pairs of rows."""
     return register(
         Op(
@@ -256,6 +315,9 @@ def _record(name: str, public: Any, reference: Kernel, cpu: Kernel, source: str,
             reference,
             _SHAPES,
             cpu=cpu,
+            cuda=cuda,
+            # More than a tile (64) of rows, columns and depth.
+            cuda_cases=(Case("several tiles", ((131, 70), (77, 70))),),
             flops=lambda a, b: 2.0 * a[0] * b[0] * a[1],
             traffic=lambda a, b: float(a[0] * a[1] + b[0] * b[1] + a[0] * b[0]),
             source=source,
@@ -269,6 +331,7 @@ PAIRWISE_SQDIST = _record(
     pairwise_sqdist,
     Kernel(_reference, _reference_back),
     _native_kernel("pairwise_sqdist"),
+    _cuda_kernel("pairwise_sqdist"),
     "Schroff, Kalenichenko, Philbin: FaceNet, CVPR 2015, section 3.1 (the squared distances)",
     tolerance=Tolerance(float32=2e-6, float64=4e-15),
 )
@@ -277,6 +340,7 @@ PAIRWISE_INNER = _record(
     pairwise_inner,
     Kernel(_inner_reference, _inner_reference_back),
     _native_kernel("pairwise_inner"),
+    _cuda_kernel("pairwise_inner"),
     "Johnson, Douze, Jégou: Billion-scale similarity search with GPUs, 2017, section 2 (similarity search)",
     tolerance=Tolerance(float32=1e-6, float64=2e-15),
 )
@@ -285,6 +349,7 @@ PAIRWISE_COSINE = _record(
     pairwise_cosine,
     Kernel(_cosine_reference, _cosine_reference_back),
     Kernel(_cosine_cpu, _cosine_cpu_back, ("pairwise_cosine_forward_cpu", "pairwise_cosine_backward_cpu")),
+    Kernel(_cosine_cuda, _cosine_cuda_back, ("pairwise_cosine_forward_unit_cuda", "pairwise_cosine_backward_cuda")),
     "Salton, Wong, Yang: A vector space model for automatic indexing, 1975 (the similarity of two vectors)",
     tolerance=Tolerance(float32=1e-6, float64=2e-15),
 )
@@ -313,6 +378,18 @@ NEAREST = register(
             Case("cosine, every point", ((17, 3), (20, 3)), {"k": 20, "metric": "cosine"}),
         ),
         cpu=Kernel(_nearest_cpu, None, ("nearest_forward_cpu",)),
+        cuda=Kernel(
+            _nearest_cuda,
+            None,
+            ("nearest_forward_sqeuclidean_cuda", "nearest_forward_inner_cuda", "nearest_forward_merge_cuda"),
+        ),
+        # More than a tile (64) of queries and points, and a split (1024); lists longer than a warp and a tile.
+        cuda_cases=(
+            Case("several blocks and splits", ((67, 21), (2100, 21)), {"k": 3}),
+            Case("long lists", ((5, 3), (1150, 3)), {"k": 70}),
+            Case("inner, long lists", ((9, 18), (1150, 18)), {"k": 33, "metric": "inner"}),
+            Case("cosine, several blocks", ((67, 70), (150, 70)), {"k": 2, "metric": "cosine"}),
+        ),
         tolerance=Tolerance(float32=2e-6, float64=4e-15),
         gradient=False,
         flops=lambda q, p, k, metric="sqeuclidean": 2.0 * q[0] * p[0] * q[1],

@@ -53,6 +53,11 @@ class _Axis:
     def numbers(self) -> tuple[int, int, int]:
         return self.window, self.stride, self.padding
 
+    @property
+    def launched(self) -> tuple[int, int, int, int, int]:
+        """As the CUDA kernels take it."""
+        return (self.pixels, len(self), *self.numbers)
+
 
 def max_pool2d(x: Any, size: Pair, stride: Pair | None = None, padding: Pair = 0, ceil_mode: bool = False) -> Any:
     """Largest value of each window: y_npqc = max over the window of x_nijc.
@@ -228,6 +233,41 @@ def _avg_cpu_back(ctx: Context, grad: Array, **params: Any) -> tuple[Array | Non
     return (dx,)
 
 
+def _max_cuda(ctx: Context, x: Array, **params: Any) -> Array:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_pool import max_pool2d_forward
+
+    down, across = (axis.launched for axis in _axes("max_pool2d", x.shape, **params))
+    y: Array
+    y, at = max_pool2d_forward(contiguous(x), down, across, any(ctx.needs))
+    ctx.extra = (at, down, across)
+    return y
+
+
+def _max_cuda_back(ctx: Context, grad: Array, **params: Any) -> tuple[Array | None, ...]:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_pool import max_pool2d_backward
+
+    return (max_pool2d_backward(contiguous(grad), *ctx.extra),)
+
+
+def _avg_cuda(ctx: Context, x: Array, **params: Any) -> Array:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_pool import avg_pool2d_forward
+
+    down, across = (axis.launched for axis in _axes("avg_pool2d", x.shape, **params))
+    ctx.extra = (down, across, bool(params.get("count_include_pad", False)))
+    y: Array = avg_pool2d_forward(contiguous(x), *ctx.extra)
+    return y
+
+
+def _avg_cuda_back(ctx: Context, grad: Array, **params: Any) -> tuple[Array | None, ...]:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_pool import avg_pool2d_backward
+
+    return (avg_pool2d_backward(contiguous(grad), *ctx.extra),)
+
+
 def _flops(name: str) -> Any:
     def flops(x: tuple[int, ...], **params: Any) -> float:
         down, across = _axes(name, x, **params)
@@ -272,6 +312,11 @@ CASES = (
     Case("no images", ((0, 4, 4, 3),), {"size": 2}, _spread),
     Case("no channels", ((1, 4, 4, 0),), {"size": 2}, _spread),
 )
+# More than a block of the columns' channels (256), before and after.
+LARGER = (
+    Case("several blocks", ((2, 9, 35, 17),), {"size": 3, "stride": 2, "padding": 1}, _spread),
+    Case("several blocks, more than 256 taps", ((1, 20, 41, 13),), {"size": 17, "stride": 1}, _spread),
+)
 MAX_POOL2D = register(
     Op(
         "max_pool2d",
@@ -280,6 +325,17 @@ MAX_POOL2D = register(
         Kernel(_max_reference, _max_reference_back),
         CASES,
         cpu=Kernel(_max_cpu, _max_cpu_back, ("max_pool2d_forward_cpu", "max_pool2d_backward_cpu")),
+        cuda=Kernel(
+            _max_cuda,
+            _max_cuda_back,
+            (
+                "max_pool2d_forward_cuda",
+                "max_pool2d_forward_wide_cuda",
+                "max_pool2d_backward_cuda",
+                "max_pool2d_backward_wide_cuda",
+            ),
+        ),
+        cuda_cases=LARGER,
         tolerance=Tolerance(float32=1e-6, float64=1e-15),
         flops=_flops("max_pool2d"),
         traffic=_traffic("max_pool2d"),
@@ -307,6 +363,8 @@ AVG_POOL2D = register(
             ),
         ),
         cpu=Kernel(_avg_cpu, _avg_cpu_back, ("avg_pool2d_forward_cpu", "avg_pool2d_backward_cpu")),
+        cuda=Kernel(_avg_cuda, _avg_cuda_back, ("avg_pool2d_forward_cuda", "avg_pool2d_backward_cuda")),
+        cuda_cases=LARGER,
         tolerance=Tolerance(float32=1e-6, float64=2e-15),
         flops=_flops("avg_pool2d"),
         traffic=_traffic("avg_pool2d"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nstcore.autograd.engine import Context, apply
+from nstcore.backend.arrays import as_array
 from nstcore.errors import ShapeError
 from nstcore.ops._op import Array, Case, Kernel, Op, register, whole
 from nstcore.ops.elementwise import mul, numeric_operand, operand
@@ -42,7 +43,8 @@ def _axes(name: str, x: Any, axis: Axis) -> tuple[int, ...]:
 
 def _sum(ctx: Context, x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     ctx.extra = x.shape
-    return np.asarray(np.sum(x, axis=axis, keepdims=keepdims))
+    total: Array = as_array(np.sum(x, axis=axis, keepdims=keepdims))
+    return total
 
 
 def _sum_back(ctx: Context, grad: Array, axis: tuple[int, ...], keepdims: bool) -> tuple[Array | None, ...]:

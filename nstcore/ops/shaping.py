@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from nstcore.autograd.engine import Context, apply
 from nstcore.autograd.tensor import Tensor
+from nstcore.backend.arrays import as_array, beside, on_device, to_host
 from nstcore.errors import ArgumentError, ShapeError
 from nstcore.ops._op import IN_PLACE, Array, Case, Kernel, Op, Reach, check_result, pair, register, whole
 from nstcore.ops.elementwise import operand
@@ -111,24 +113,30 @@ def _transpose(ctx: Context, x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _transpose_back(ctx: Context, grad: Array, axes: tuple[int, ...]) -> tuple[Array | None, ...]:
-    return (np.transpose(grad, np.argsort(axes)),)
+    return (np.transpose(grad, sorted(range(len(axes)), key=axes.__getitem__)),)
 
 
 def _getitem(ctx: Context, x: Array, index: tuple[Any, ...]) -> Array:
     ctx.extra = (x.shape, x.dtype)
     ctx.save(*(p for p in index if isinstance(p, np.ndarray)))
-    return np.asarray(x[index])
+    part: Array = as_array(x[_index_beside(index, x)])
+    return part
 
 
 def _getitem_back(ctx: Context, grad: Array, index: tuple[Any, ...]) -> tuple[Array | None, ...]:
     shape, dtype = ctx.extra
     ctx.saved()  # the index arrays must be what they were
-    total = np.zeros(shape, dtype)
     if _selects_each_once(index):
-        total[index] = grad
-    else:
-        np.add.at(total, index, grad)
-    return (total,)
+        total = np.zeros_like(grad, dtype=dtype, shape=shape)
+        total[_index_beside(index, grad)] = grad
+        return (total,)
+    total = np.zeros(shape, dtype)  # of a device too: there, what is added twice would be added in any order
+    np.add.at(total, tuple(to_host(p) if on_device(p) else p for p in index), to_host(grad))
+    return (beside(total, grad),)
+
+
+def _index_beside(index: tuple[Any, ...], x: Array) -> tuple[Any, ...]:
+    return tuple(beside(p, x) if isinstance(p, np.ndarray) else p for p in index)
 
 
 def _selects_each_once(index: tuple[Any, ...]) -> bool:
@@ -145,7 +153,7 @@ def _concat(ctx: Context, *parts: Array, axis: int) -> Array:
 
 
 def _concat_back(ctx: Context, grad: Array, axis: int) -> tuple[Array | None, ...]:
-    ends = np.cumsum([size for size, _ in ctx.extra])[:-1]
+    ends = list(accumulate(size for size, _ in ctx.extra))[:-1]
     parts = np.split(grad, ends, axis)
     return tuple(part.astype(dtype, copy=False) for part, (_, dtype) in zip(parts, ctx.extra, strict=True))
 

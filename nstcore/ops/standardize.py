@@ -40,14 +40,15 @@ def _reference(ctx: Context, x: Array, eps: float) -> Array:
     mean, variance = x.mean(AXES, np.float64, keepdims=True), x.var(AXES, np.float64, keepdims=True)
     ctx.save(x)
     ctx.extra = mean, np.sqrt(variance + eps)
-    return np.asarray((x - mean) / ctx.extra[1], x.dtype)
+    y: Array = ((x - mean) / ctx.extra[1]).astype(x.dtype)
+    return y
 
 
 def _reference_back(ctx: Context, grad: Array, eps: float) -> tuple[Array | None, ...]:
     (x,), (mean, root) = ctx.saved(), ctx.extra
     z = (x - mean) / root
     along = np.mean(grad * z, AXES, keepdims=True)
-    return (np.asarray((grad - grad.mean(AXES, np.float64, keepdims=True) - z * along) / root, x.dtype),)
+    return (((grad - grad.mean(AXES, np.float64, keepdims=True) - z * along) / root).astype(x.dtype),)
 
 
 def _cpu(ctx: Context, x: Array, eps: float) -> Array:

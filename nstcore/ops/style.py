@@ -175,6 +175,65 @@ def _normalize_cpu_back(
     return (dx,)
 
 
+def _content_cuda(ctx: Context, a: Array, target: Array) -> Array:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_style import content_loss_forward
+
+    a, target = contiguous(a), contiguous(target)
+    ctx.save(a, target)
+    loss: Array = content_loss_forward(a, target)
+    return loss
+
+
+def _content_cuda_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
+    from nstcore.backend.cuda_style import content_loss_backward
+
+    a, target = ctx.saved()
+    signs = zip(ctx.needs, (1.0, -1.0), strict=True)
+    return tuple(content_loss_backward(a, target, grad, sign) if need else None for need, sign in signs)
+
+
+def _content_cuda_add_back(ctx: Context, grad: Array, into: Array) -> None:
+    from nstcore.backend.cuda_style import content_loss_backward
+
+    a, target = ctx.saved()
+    content_loss_backward(a, target, grad, 1.0, into)
+
+
+def _variation_cuda(ctx: Context, x: Array) -> Array:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_style import total_variation_forward
+
+    x = contiguous(x)
+    ctx.save(x)
+    loss: Array = total_variation_forward(x)
+    return loss
+
+
+def _variation_cuda_back(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
+    from nstcore.backend.cuda_style import total_variation_backward
+
+    (x,) = ctx.saved()
+    return (total_variation_backward(x, grad),)
+
+
+def _normalize_cuda(ctx: Context, x: Array, scale: Numbers, shift: Numbers, reverse: bool) -> Array:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_style import normalize_channels_forward
+
+    y: Array = normalize_channels_forward(contiguous(x), scale, shift, reverse)
+    return y
+
+
+def _normalize_cuda_back(
+    ctx: Context, grad: Array, scale: Numbers, shift: Numbers, reverse: bool
+) -> tuple[Array | None, ...]:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_style import normalize_channels_backward
+
+    return (normalize_channels_backward(contiguous(grad), scale, reverse),)
+
+
 # Elements around the sums of a vector (16) and a chunk (32768).
 CONTENT_LOSS = register(
     Op(
@@ -199,6 +258,13 @@ CONTENT_LOSS = register(
             ("content_loss_forward_cpu", "content_loss_backward_cpu"),
             _content_cpu_add_back,
         ),
+        cuda=Kernel(
+            _content_cuda,
+            _content_cuda_back,
+            ("content_loss_forward_cuda", "content_loss_forward_total_cuda", "content_loss_backward_cuda"),
+            _content_cuda_add_back,
+        ),
+        cuda_cases=(Case("more than all blocks", ((1, 1, 262145, 1),) * 2),),
         tolerance=Tolerance(float32=1e-6, float64=1e-14),
         flops=lambda a, _: 3.0 * a[0] * a[1] * a[2] * a[3],
         traffic=lambda a, _: 2.0 * a[0] * a[1] * a[2] * a[3],
@@ -225,6 +291,15 @@ TOTAL_VARIATION = register(
         cpu=Kernel(
             _variation_cpu, _variation_cpu_back, ("total_variation_forward_cpu", "total_variation_backward_cpu")
         ),
+        cuda=Kernel(
+            _variation_cuda,
+            _variation_cuda_back,
+            (
+                "total_variation_forward_cuda",
+                "total_variation_forward_total_cuda",
+                "total_variation_backward_cuda",
+            ),
+        ),
         tolerance=Tolerance(float32=1e-6, float64=1e-14),
         flops=lambda x: 6.0 * x[0] * x[1] * x[2] * x[3],
         traffic=lambda x: 1.0 * x[0] * x[1] * x[2] * x[3],
@@ -248,6 +323,12 @@ NORMALIZE_CHANNELS = register(
             _normalize_cpu_back,
             ("normalize_channels_forward_cpu", "normalize_channels_backward_cpu"),
         ),
+        cuda=Kernel(
+            _normalize_cuda,
+            _normalize_cuda_back,
+            ("normalize_channels_forward_cuda", "normalize_channels_backward_cuda"),
+        ),
+        cuda_cases=(Case("several blocks", ((1, 13, 31, 1),), {"scale": (2.0,), "shift": (-1.0,)}),),
         tolerance=Tolerance(float32=1e-6, float64=1e-15),
         flops=lambda x, **_: 2.0 * x[0] * x[1] * x[2] * x[3],
         traffic=lambda x, **_: 2.0 * x[0] * x[1] * x[2] * x[3],

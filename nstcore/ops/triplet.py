@@ -11,6 +11,7 @@ import numpy as np
 
 from nstcore.autograd.engine import Context, apply
 from nstcore.autograd.tensor import Tensor
+from nstcore.backend.arrays import as_array, to_host
 from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError, DTypeError
 from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_shapes, register
@@ -105,12 +106,12 @@ def triplet_stats(z: Any, labels: Any, margin: float = 0.2) -> TripletStats:
     >>> stats.active, stats.triplets, stats.collapsed
     (8, 8, True)
     """
-    z = z.data if isinstance(z, Tensor) else np.asarray(z)
-    labels, margin = _labels("triplet_stats", labels), _check_margin("triplet_stats", margin)
+    z = to_host(z.data if isinstance(z, Tensor) else z)
+    labels, margin = to_host(_labels("triplet_stats", labels)), _check_margin("triplet_stats", margin)
     batch = replace(BATCH_TRIPLET_LOSS, name="triplet_stats")
     check_shapes(batch, (z, labels))
     check_dtypes(batch, (z,))
-    distances = pairwise_sqdist(z, z)
+    distances = to_host(pairwise_sqdist(z, z))
     triplets = active = positives = negatives = 0
     sums = np.zeros(2)
     for a, row in enumerate(distances):
@@ -128,7 +129,7 @@ def triplet_stats(z: Any, labels: Any, margin: float = 0.2) -> TripletStats:
 
 
 def _labels(name: str, labels: Any) -> Array:
-    array: Array = labels.data if isinstance(labels, Tensor) else np.asarray(labels)
+    array: Array = labels.data if isinstance(labels, Tensor) else as_array(labels)
     if array.dtype.kind not in "iu":
         raise DTypeError(f"[{name}] expects whole numbers as labels, got {array.dtype}")
     return array
@@ -267,6 +268,50 @@ def _batch_cpu_back(ctx: Context, grad: Array, **_: Any) -> tuple[Array | None, 
     return half * half.dtype.type(2 * share * float(grad)), None
 
 
+def _cuda(ctx: Context, a: Array, p: Array, n: Array, margin: float = 0.2, reduction: str = "sum") -> Array:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_triplet import triplet_loss_forward
+
+    a, p, n = (contiguous(x) for x in (a, p, n))
+    ctx.save(a, p, n)
+    value: Array
+    value, *ctx.extra = triplet_loss_forward(a, p, n, margin, REDUCTIONS.index(reduction))
+    return value
+
+
+def _cuda_back(ctx: Context, grad: Array, **_: Any) -> tuple[Array | None, ...]:
+    from nstcore.backend.cuda_triplet import triplet_loss_backward
+
+    losses, share = ctx.extra
+    a, p, n = ctx.saved()
+    return triplet_loss_backward((a, p, n), losses, share, grad, ctx.needs)
+
+
+def _batch_cuda(
+    ctx: Context,
+    z: Array,
+    labels: Array,
+    margin: float = 0.2,
+    mining: str = "batch_all",
+    reduction: str = "mean_active",
+) -> Array:
+    from nstcore.backend.cuda import contiguous
+    from nstcore.backend.cuda_triplet import batch_triplet_loss_forward
+
+    labels = contiguous(labels.astype(np.int64))
+    by = REDUCTIONS.index(reduction)
+    value: Array
+    value, *ctx.extra = batch_triplet_loss_forward(contiguous(z), labels, margin, mining, by, ctx.needs[0])
+    return value
+
+
+def _batch_cuda_back(ctx: Context, grad: Array, **_: Any) -> tuple[Array | None, ...]:
+    from nstcore.backend.cuda_triplet import batch_triplet_loss_backward
+
+    half, share = ctx.extra
+    return batch_triplet_loss_backward(half, share, grad), None
+
+
 def _pairs(rng: np.random.Generator, shape: tuple[int, ...], index: int) -> Array:
     """Two embeddings of each label."""
     return np.arange(*shape) // 2 if index else rng.standard_normal(shape)
@@ -283,6 +328,11 @@ def _classes(rng: np.random.Generator, shape: tuple[int, ...], index: int) -> Ar
 
 def _one_label(rng: np.random.Generator, shape: tuple[int, ...], index: int) -> Array:
     return np.zeros(shape, np.uint8) if index else rng.standard_normal(shape)
+
+
+def _far_apart(rng: np.random.Generator, shape: tuple[int, ...], index: int) -> Array:
+    """Three embeddings of a label, a hundred places from each other."""
+    return np.arange(*shape) % 100 if index else rng.standard_normal(shape)
 
 
 def _batch(label: str, b: int, d: int, draw: Any = _pairs, **params: Any) -> Case:
@@ -304,6 +354,12 @@ TRIPLET_LOSS = register(
             Case("none", ((0, 4),) * 3, {"reduction": "mean_active"}),
         ),
         cpu=Kernel(_cpu, _cpu_back, ("triplet_loss_forward_cpu", "triplet_loss_backward_cpu")),
+        cuda=Kernel(
+            _cuda,
+            _cuda_back,
+            ("triplet_loss_forward_cuda", "triplet_loss_forward_total_cuda", "triplet_loss_backward_cuda"),
+        ),
+        cuda_cases=(Case("several of a warp", ((37, 71),) * 3, {"margin": 1.5}),),  # 32 elements
         tolerance=Tolerance(float32=2e-6, float64=2e-15),
         flops=lambda a, p, n, **_: 6.0 * a[0] * a[1],
         traffic=lambda a, p, n, **_: 3.0 * a[0] * a[1],
@@ -334,6 +390,24 @@ BATCH_TRIPLET_LOSS = register(
             _batch("empty", 0, 3, mining="semi_hard"),
         ),
         cpu=Kernel(_batch_cpu, _batch_cpu_back, ("batch_triplet_loss_forward_cpu",)),
+        cuda=Kernel(
+            _batch_cuda,
+            _batch_cuda_back,
+            (
+                "batch_triplet_loss_forward_all_cuda",
+                "batch_triplet_loss_forward_semi_hard_cuda",
+                "batch_triplet_loss_forward_hard_cuda",
+                "batch_triplet_loss_forward_total_cuda",
+                "batch_triplet_loss_forward_gradient_cuda",
+                "batch_triplet_loss_backward_cuda",
+            ),
+        ),
+        # More than a block of anchors (256) and a tile of depth (64).
+        cuda_cases=(
+            _batch("several blocks", 290, 70, _far_apart, margin=30.0),
+            _batch("several blocks, semi-hard", 290, 3, _far_apart, mining="semi_hard", margin=1.0),
+            _batch("several blocks, hard", 290, 3, _far_apart, mining="batch_hard"),
+        ),
         tolerance=Tolerance(float32=4e-6, float64=1e-14),
         flops=lambda z, labels, **_: 1.0 * z[0] * z[0] * z[1],
         traffic=lambda z, labels, **_: float(z[0] * z[1] + z[0] * z[0]),

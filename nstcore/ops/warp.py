@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.autograd.engine import Context, apply
+from nstcore.backend.arrays import beside, to_host
 from nstcore.errors import ArgumentError, ShapeError
 from nstcore.ops._op import Array, Case, Kernel, Op, Tolerance, check_dtypes, check_result, check_shapes, pair, register
 from nstcore.ops.elementwise import operand
@@ -36,7 +37,7 @@ def warp_affine(image: Any, matrix: Any, size: int | tuple[int, int]) -> Any:
     image = operand(image, None)
     check_shapes(WARP_AFFINE, (image,))
     check_dtypes(WARP_AFFINE, (image,))
-    found = np.asarray(matrix, np.float64)
+    found = to_host(matrix).astype(np.float64)
     count = image.shape[0]
     if found.shape not in ((2, 3), (count, 2, 3)):
         raise ShapeError(f"[warp_affine] expects a matrix (2, 3) or ({count}, 2, 3), got {found.shape}")
@@ -73,20 +74,20 @@ def _taps(shape: tuple[int, ...], dtype: Any, matrix: Matrices, size: tuple[int,
 def _reference(ctx: Context, image: Array, matrix: Matrices, size: tuple[int, int]) -> Array:
     ctx.extra = image.shape
     pixels, shape = image.reshape(-1, image.shape[3]), (image.shape[0], *size, image.shape[3])
-    result = np.zeros(shape, image.dtype)
+    result: Array = np.zeros_like(image, order="C", shape=shape)
     if len(pixels):
         for index, weight, _ in _taps(image.shape, image.dtype, matrix, size):
-            result += pixels[index] * weight[..., None]
+            result += pixels[beside(index, image)] * beside(weight[..., None], image)
     return result
 
 
 def _reference_back(ctx: Context, grad: Array, matrix: Matrices, size: tuple[int, int]) -> tuple[Array | None, ...]:
-    shape = ctx.extra
+    shape, here = ctx.extra, to_host(grad)  # on a device what several places add to one would be added in any order
     total = np.zeros((int(np.prod(shape[:3])), shape[3]), grad.dtype)
     if len(total):
         for index, weight, within in _taps(shape, grad.dtype, matrix, size):
-            np.add.at(total, index[within], (grad * weight[..., None])[within])
-    return (total.reshape(shape),)
+            np.add.at(total, index[within], (here * weight[..., None])[within])
+    return (beside(total.reshape(shape), grad),)
 
 
 _TURN = [[0.8, -0.6, 3.1], [0.6, 0.8, -1.3]]

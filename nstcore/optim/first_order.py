@@ -10,9 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor
+from nstcore.backend.arrays import on_device
 from nstcore.optim.optimizer import Closure, Optimizer, State, fraction, not_negative, positive
 
 Array = NDArray[Any]
+
+
+def _zeros(p: Tensor) -> Array:
+    """Where the parameter is, and of its type in the machine's order of bytes."""
+    return np.zeros_like(p.data, p.dtype.newbyteorder("="), order="C")
 
 
 @contextmanager
@@ -46,7 +52,7 @@ class SGD(Optimizer):
         self.learning_rate = positive("SGD", "learning_rate", learning_rate)
         self.momentum = fraction("SGD", "momentum", momentum)
         self.weight_decay, self.nesterov = not_negative("SGD", "weight_decay", weight_decay), nesterov
-        self._velocity = [np.zeros(p.shape, p.dtype.newbyteorder("=")) for p in self.parameters]
+        self._velocity = [_zeros(p) for p in self.parameters]
 
     def step(self, closure: Closure) -> float:
         """Take one step; parameters without a gradient stay as they are."""
@@ -56,6 +62,13 @@ class SGD(Optimizer):
         loss = closure()
         for p, v in zip(self.parameters, self._velocity, strict=True):
             if p.grad is None:
+                continue
+            if on_device(v):
+                slope = p.grad + p.dtype.type(self.weight_decay) * p.data
+                v *= p.dtype.type(self.momentum)
+                v += slope
+                ahead = slope + p.dtype.type(self.momentum) * v if self.nesterov else v
+                p.data -= p.dtype.type(self.learning_rate) * ahead
                 continue
             with _in_place(p) as (slope, theta):
                 native.sgd_step(slope, self.momentum, self.learning_rate, self.weight_decay, self.nesterov, v, theta)
@@ -93,8 +106,8 @@ class Adam(Optimizer):
         self.betas = fraction("Adam", "betas[0]", betas[0]), fraction("Adam", "betas[1]", betas[1])
         self.eps = positive("Adam", "eps", eps)
         self._steps = 0
-        self._mean = [np.zeros(p.shape, p.dtype.newbyteorder("=")) for p in self.parameters]
-        self._square = [np.zeros(p.shape, p.dtype.newbyteorder("=")) for p in self.parameters]
+        self._mean = [_zeros(p) for p in self.parameters]
+        self._square = [_zeros(p) for p in self.parameters]
 
     def step(self, closure: Closure) -> float:
         """Take one step; parameters without a gradient stay as they are."""
@@ -110,6 +123,13 @@ class Adam(Optimizer):
             if p.grad is None:
                 continue
             decay, keep = self._decay(p)
+            if on_device(v):
+                slope = p.grad + p.dtype.type(decay) * p.data
+                m += p.dtype.type(1 - b1) * (slope - m)
+                v += p.dtype.type(1 - b2) * (slope * slope - v)
+                p.data *= p.dtype.type(keep)
+                p.data -= p.dtype.type(rate) * m / (np.sqrt(v) + p.dtype.type(eps))
+                continue
             with _in_place(p) as (slope, theta):
                 native.adam_step(slope, 1 - b1, 1 - b2, rate, eps, decay, keep, m, v, theta)
         return loss

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor
-from nstcore.backend.memory import empty
+from nstcore.backend.arrays import beside, empty_beside, on_device
 from nstcore.errors import ArgumentError
 from nstcore.optim.optimizer import Closure, Optimizer, State, positive
 from nstcore.optim.spectrum import SpectralScaling
@@ -22,6 +22,8 @@ MOST_TRIALS = 12  # of one line search
 
 def dot(a: Vector, b: Vector) -> float:
     """⟨a, b⟩ in float64 and in a fixed order of summation, so that it does not depend on the number of threads."""
+    if on_device(a):
+        return float(np.sum(np.multiply(a, b, dtype=np.float64)))
     from nstcore.backend.cpu import native
 
     return float(native.dot(a, b))
@@ -29,6 +31,9 @@ def dot(a: Vector, b: Vector) -> float:
 
 def add_scaled(y: Vector, weight: float, x: Vector) -> None:
     """y ← y + weight · x, in place."""
+    if on_device(y):
+        y += x.dtype.type(weight) * x
+        return
     from nstcore.backend.cpu import native
 
     native.add_scaled(x, weight, y)
@@ -36,7 +41,7 @@ def add_scaled(y: Vector, weight: float, x: Vector) -> None:
 
 def scaled(x: Vector, weight: float) -> Vector:
     """weight · x as a new vector."""
-    y: Vector = np.multiply(x, np.asarray(weight, x.dtype), out=empty(x.shape, x.dtype))
+    y: Vector = np.multiply(x, x.dtype.type(weight), out=empty_beside(x))
     return y
 
 
@@ -76,6 +81,11 @@ class LBFGS(Optimizer):
         self._loss: float | None = None  # at the current point
         self._gradient: Vector = np.zeros(0)
 
+    @property
+    def loss(self) -> float | None:
+        """What the next `step` returns, the loss of the parameters as they are; None before the first."""
+        return self._loss
+
     def step(self, closure: Closure) -> float:
         """Take one step; returns the loss before it."""
         if self._loss is None:
@@ -100,7 +110,7 @@ class LBFGS(Optimizer):
             )
             if found:
                 length, loss, gradient = found
-                change = np.subtract(gradient, self._gradient, out=empty(gradient.shape, gradient.dtype))
+                change = np.subtract(gradient, self._gradient, out=empty_beside(gradient))
                 self._remember(scaled(direction, length), change)
                 self._loss, self._gradient = loss, gradient
                 return
@@ -141,7 +151,7 @@ class LBFGS(Optimizer):
             q = self.scaling.apply(q)
         elif self._pairs:
             s, y, rho = self._pairs[-1]
-            q *= np.asarray(1.0 / (rho * dot(y, y)), q.dtype)
+            q *= q.dtype.type(1.0 / (rho * dot(y, y)))
         for (s, y, rho), weight in zip(self._pairs, reversed(weights), strict=True):
             add_scaled(q, weight - rho * dot(y, q), s)
         return q
@@ -161,14 +171,14 @@ class LBFGS(Optimizer):
     def _evaluate(self, closure: Closure) -> tuple[float, Vector]:
         self.zero_grad()
         loss = closure()
-        parts = [np.zeros(p.size, p.dtype) if p.grad is None else p.grad.ravel() for p in self.parameters]
+        parts = [np.zeros_like(p.data).ravel() if p.grad is None else p.grad.ravel() for p in self.parameters]
         return loss, self._joined(parts)
 
     def _read(self) -> Vector:
         return self._joined([p.data.ravel() for p in self.parameters])
 
     def _joined(self, parts: list[Vector]) -> Vector:
-        return np.concatenate(parts, out=empty((sum(part.size for part in parts),), self.parameters[0].dtype))
+        return np.concatenate(parts, out=empty_beside(parts[0], (sum(part.size for part in parts),)))
 
     def _move(self, start: Vector, length: float, direction: Vector) -> None:
         """Put the parameters at start + length · direction."""
@@ -199,12 +209,13 @@ class LBFGS(Optimizer):
         dtype = self.parameters[0].dtype
         shape = (sum(p.size for p in self.parameters),)
         loss, converged = float(self._entry(state, "loss")), bool(self._entry(state, "converged"))
-        gradient = self._entry(state, "gradient", shape).astype(dtype)
+        like = self.parameters[0].data
+        gradient = beside(self._entry(state, "gradient", shape).astype(dtype), like)
         count = sum(key.startswith("s.") for key in state)
         pairs = [
             (
-                self._entry(state, f"s.{i}", shape).astype(dtype),
-                self._entry(state, f"y.{i}", shape).astype(dtype),
+                beside(self._entry(state, f"s.{i}", shape).astype(dtype), like),
+                beside(self._entry(state, f"y.{i}", shape).astype(dtype), like),
                 float(self._entry(state, f"rho.{i}")),
             )
             for i in range(count)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor
 from nstcore.autograd.engine import NUMERIC
+from nstcore.backend.arrays import beside, to_host
 from nstcore.errors import ArgumentError
 
 Closure = Callable[[], float]
@@ -54,13 +55,13 @@ class Optimizer:
     def _restored(self, state: Mapping[str, Any], name: str) -> list[NDArray[Any]]:
         """Copies of the arrays ``name.0``, ``name.1`` … of `state`, one of each parameter's shape, in its type."""
         return [
-            np.array(self._entry(state, f"{name}.{i}", p.shape), p.dtype.newbyteorder("="), order="C")
+            beside(np.array(self._entry(state, f"{name}.{i}", p.shape), p.dtype.newbyteorder("="), order="C"), p.data)
             for i, p in enumerate(self.parameters)
         ]
 
     def _entry(self, state: Mapping[str, Any], key: str, shape: tuple[int, ...] = ()) -> NDArray[Any]:
         """One entry of `state` as an array of `shape`."""
-        got = np.asarray(state[key]) if key in state else None
+        got: NDArray[Any] | None = to_host(state[key]) if key in state else None
         if got is None or got.shape != shape or got.dtype.kind not in NUMERIC:
             found = "nothing" if got is None else f"{got.dtype} {got.shape}"
             raise ArgumentError(f"[{type(self).__name__}] expects a state with {key} of shape {shape}, got {found}")

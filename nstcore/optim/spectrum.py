@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nstcore.backend.arrays import beside, on_device, to_host
 from nstcore.errors import ArgumentError
 
 Array = NDArray[Any]
@@ -61,14 +62,11 @@ class SpectralScaling:
 
     def apply(self, vector: Array) -> Array:
         """H₀ v of a flat vector, as a new one."""
-        import scipy.fft
-
-        height, width = self.shape[:2]
-        result = np.zeros(self.shape, vector.dtype)
+        result = np.zeros_like(vector).reshape(self.shape)
         gains = self._gains.astype(vector.dtype)
         for axis, spectrum in enumerate(self._spectra(vector, 1.0)):
-            spectrum *= gains[axis][self._band]
-            plane = scipy.fft.irfft2(spectrum, (height, width), overwrite_x=True, workers=_threads())
+            spectrum *= beside(gains[axis][self._band], spectrum)
+            plane = _inverse(spectrum, self.shape[:2])
             for channel in range(3):
                 result[..., channel] += vector.dtype.type(AXES[axis, channel]) * plane
         return result.reshape(-1)
@@ -78,20 +76,18 @@ class SpectralScaling:
         count, pixels = self._gains.shape[1], self.shape[0] * self.shape[1]
         powers = np.zeros(self._gains.shape)
         for axis, spectrum in enumerate(self._spectra(vector, 1 / length)):
-            power = self._times * (np.square(spectrum.real) + np.square(spectrum.imag))
+            power = self._times * to_host(np.square(spectrum.real) + np.square(spectrum.imag))
             powers[axis] = np.bincount(self._band.ravel(), power.ravel(), count) / pixels
         return powers
 
     def _spectra(self, vector: Array, factor: float) -> Iterator[Array]:
         """The Fourier transform of `factor` · v along each axis of colour, one at a time."""
-        import scipy.fft
-
         picture = vector.reshape(self.shape)
         for axis in AXES * factor:
             plane = vector.dtype.type(axis[0]) * picture[..., 0]
             for channel in (1, 2):
                 plane += vector.dtype.type(axis[channel]) * picture[..., channel]
-            yield scipy.fft.rfft2(plane, overwrite_x=True, workers=_threads())
+            yield _forward(plane)
 
     def state_dict(self) -> dict[str, Array]:
         """What has been learned."""
@@ -108,7 +104,25 @@ class SpectralScaling:
         self._steps, self._changes, self._gains = (a.astype(np.float64) for a in found.values())
 
 
-def _threads() -> int:
+def _forward(plane: Array) -> Array:
+    """The Fourier transform of a real plane, of which half is enough."""
+    if on_device(plane):
+        return np.fft.rfft2(plane)  # of CuPy
+    import scipy.fft
+
     from nstcore.backend.cpu import get_num_threads
 
-    return get_num_threads()
+    found: Array = scipy.fft.rfft2(plane, overwrite_x=True, workers=get_num_threads())
+    return found
+
+
+def _inverse(spectrum: Array, shape: tuple[int, ...]) -> Array:
+    """The real plane of `shape` that `_forward` gives this of."""
+    if on_device(spectrum):
+        return np.fft.irfft2(spectrum, shape)
+    import scipy.fft
+
+    from nstcore.backend.cpu import get_num_threads
+
+    found: Array = scipy.fft.irfft2(spectrum, shape, overwrite_x=True, workers=get_num_threads())
+    return found

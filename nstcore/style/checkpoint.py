@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nstcore
+from nstcore.backend.arrays import to_host
 from nstcore.errors import CheckpointError
 from nstcore.files import PathLike, atomic_write
 from nstcore.models.vgg import VGG
@@ -50,7 +51,7 @@ def identity(network: VGG, scene: Scene, settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {name: getattr(settings, name) for name in Settings.names() if name != ANY_MEMORY}
     options["content_layers"], options["style_layers"] = settings.content_shares, settings.style_shares
     options["blend"] = settings.blend_shares(len(scene.paintings))
-    parameters = {name: digest(p.data) for name, p in network.named_parameters()}
+    parameters = {name: digest(to_host(p.data)) for name, p in network.named_parameters()}
     return {
         "version": nstcore.__version__,
         "settings": {name: _plain(value) for name, value in options.items()},
@@ -69,10 +70,10 @@ def save(path: PathLike, made_with: Mapping[str, Any], state: Snapshot) -> None:
     columns = [*COLUMNS, *(f"style {name}" for name in layers)]
     rows = [[*(getattr(row, name) for name in COLUMNS), *row.style.values()] for row in state.history]
     arrays: dict[str, Array] = {
-        "pixels": state.pixels,
+        "pixels": to_host(state.pixels),
         "history": np.asarray(rows, np.float64).reshape(len(rows), len(columns)),
-        **({} if state.average is None else {"average": state.average}),
-        **{f"optimizer.{key}": np.asarray(value) for key, value in state.optimizer.items()},
+        **({} if state.average is None else {"average": to_host(state.average)}),
+        **{f"optimizer.{key}": to_host(value) for key, value in state.optimizer.items()},
     }
     facts = {
         "format": FORMAT, "format_version": FORMAT_VERSION, "made_with": made_with, "columns": columns,

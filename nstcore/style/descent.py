@@ -51,7 +51,8 @@ class Descent(optim.SGD):
         def adapted() -> float:
             loss = closure()
             if np.isinf(self._last):
-                largest = max(float(np.max(np.abs(p.grad), initial=0.0)) for p in self.parameters if p.grad is not None)
+                slopes = (p.grad for p in self.parameters if p.grad is not None and p.size)
+                largest = max((float(np.max(np.abs(slope))) for slope in slopes), default=0.0)
                 self.learning_rate = self.first_move / max(largest, 1e-30)
             elif loss < self._last:
                 self.learning_rate *= self.GROW

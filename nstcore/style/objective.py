@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nstcore import ops
 from nstcore.autograd import Tensor
+from nstcore.backend import current_backend, moved
 from nstcore.models.vgg import VGG
 from nstcore.style.losses import content_loss, style_loss, total_variation
 from nstcore.style.settings import Settings
@@ -39,7 +40,13 @@ class Texture:
 
     grams: dict[str, Array]  # (1, c, c)
     masks: dict[str, Array] | None = None  # (1, h, w, 1) in [0, 1]
-    weight: float = 1.0
+    strengths: dict[str, float] | None = None  # what J_style under the mask is multiplied by
+
+    @classmethod
+    def under(cls, grams: dict[str, Array], masks: dict[str, Array], weight: float) -> Texture:
+        """One under masks of the host, as strong for each masked pixel as without: the cost falls with Σ mask²."""
+        strengths = {name: weight * mask.size / squares(mask) for name, mask in masks.items()}
+        return cls(grams, {name: moved(mask, current_backend()) for name, mask in masks.items()}, strengths)
 
     def cost(self, name: str, a: Tensor) -> Tensor:
         """J_style of a layer: with a mask, of the masked activations, and as strong for each pixel as without."""
@@ -51,10 +58,12 @@ class Texture:
 
     def strength(self, name: str) -> float:
         """What J_style under the mask, which falls with the square of the masked part of the area, is multiplied by."""
-        if self.masks is None:
-            return 1.0
-        mask = self.masks[name]
-        return self.weight * mask.size / float(np.sum(np.square(mask, dtype=np.float64)))
+        return 1.0 if self.strengths is None else self.strengths[name]
+
+
+def squares(mask: Array) -> float:
+    """Σ mask², the pixels that count."""
+    return float(np.sum(np.square(mask, dtype=np.float64)))
 
 
 class Objective:
@@ -108,10 +117,9 @@ class Objective:
         for share, region, style in zip(self.settings.blend_shares(len(styles)), regions, styles, strict=True):
             masks = {name: layer_mask(region, name).astype(self.net.dtype) for name in self._style}
             grams = {
-                name: (mean * float(np.sum(np.square(masks[name], dtype=np.float64)))).astype(self.net.dtype)
-                for name, mean in self._mean_grams(*style)
+                name: (mean * squares(masks[name])).astype(self.net.dtype) for name, mean in self._mean_grams(*style)
             }
-            found.append(Texture(grams, masks, share * len(styles)))
+            found.append(Texture.under(grams, masks, share * len(styles)))
         return found
 
     def _mean_grams(self, style: Array, source: Array | None) -> Iterator[tuple[str, Array]]:
@@ -121,7 +129,7 @@ class Objective:
             area = float(a.shape[1] * a.shape[2])
             if source is not None:
                 mask = layer_mask(source, name).astype(a.dtype)
-                a, area = a * mask, float(np.sum(np.square(mask, dtype=np.float64)))
+                a, area = ops.mul(a, mask), squares(mask)
             yield name, ops.gram(a) * (1.0 / area)
 
     def evaluate(self, picture: Tensor) -> Terms:
@@ -129,27 +137,31 @@ class Objective:
         total, content, style, variation = self._costs(picture)
         if total.requires_grad:
             total.backward()
-        return Terms(total.item(), content, style, variation)
+        # A device has been given all of its work before it is waited for.
+        summed = {name: sum(map(float, costs)) for name, costs in style.items()}
+        return Terms(total.item(), sum(share * float(cost) for share, cost in content), summed, float(variation))
 
-    def _costs(self, picture: Tensor) -> tuple[Tensor, float, dict[str, float], float]:
+    def _costs(self, picture: Tensor) -> tuple[Tensor, list[tuple[float, Array]], dict[str, list[Array]], Array]:
+        """The total, and the raw costs as arrays without axes: of the content by share, of the style by layer, TV."""
         total: Any = 0.0
-        content, style = 0.0, dict.fromkeys(self._style, 0.0)
+        content: list[tuple[float, Array]] = []
+        style: dict[str, list[Array]] = {name: [] for name in self._style}
         for name, a in self.net.walk(picture, [*{**self._content, **self._style}]):
             if name in self._content:
                 cost, share = content_loss(a, self._activations[name]), self._content[name]
-                content += share * cost.item()
+                content.append((share, cost.data))
                 total = total + cost * (self.settings.content_weight * share / a.size)
             for texture in self.textures if name in self._style else ():
                 cost = texture.cost(name, a)
                 if name == FIRST and self.settings.memory == "low" and texture.masks is None:
                     self._recompute_first(cost, picture)
-                style[name] += cost.item()
+                style[name].append(cost.data)
                 total = total + cost * (self.settings.style_weight * self._style[name])
             del a  # or the layer would live through the next ones
         roughness = total_variation(picture if self.settings.tv_weight else picture.detach())
         if self.settings.tv_weight:
             total = total + roughness * (self.settings.tv_weight / picture.size)
-        return total, content, style, float(roughness.item())
+        return total, content, style, roughness.data
 
     def _recompute_first(self, cost: Tensor, picture: Tensor) -> None:
         """Let the first layer, the largest and cheapest of all, go until its gradient is due."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nstcore.backend.arrays import to_host
 from nstcore.style.settings import Settings
 
 Array = NDArray[Any]
@@ -59,5 +60,5 @@ class Result:
 
 def visible(pixels: Array) -> Array:
     """Pixels (1, h, w, 3) as a picture: float32 (h, w, 3), clipped to [0, 1], a copy."""
-    shown: Array = np.clip(pixels[0], 0.0, 1.0).astype(np.float32, copy=False)
+    shown: Array = np.clip(to_host(pixels)[0], 0.0, 1.0).astype(np.float32, copy=False)
     return shown

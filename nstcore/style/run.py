@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from nstcore import optim
 from nstcore._signals import Signals
 from nstcore.autograd import Tensor
+from nstcore.backend import current_backend, moved
+from nstcore.backend.arrays import beside
 from nstcore.errors import ArgumentError, CheckpointError, NonFiniteError
 from nstcore.images import resize_to
 from nstcore.models.vgg import VGG
@@ -106,16 +108,17 @@ class Run:
         except ArgumentError as error:
             raise CheckpointError(f"[resume] the checkpoint does not fit: {error}") from error
         state.done = snapshot.done
-        state.average = None if snapshot.average is None else snapshot.average.copy()
+        state.average = None if snapshot.average is None else beside(snapshot.average.copy(), state.pixels.data)
         self.state, self._kept, self._before = state, state.pixels.data.copy(), snapshot.seconds
         self.rows = list(snapshot.history)
 
     def _all_levels(self, objectives: list[Objective]) -> None:
         while True:
             objective = objectives.pop() if objectives else self._objective()
-            if self.state.done and isinstance(self.state.optimizer, optim.LBFGS):  # it knows the loss, we the terms
+            optimizer = self.state.optimizer
+            if self.state.done and isinstance(optimizer, optim.LBFGS):  # it knows the loss, from wherever it was saved
                 terms = objective.evaluate(Tensor(self.state.pixels.data))
-                self._terms = {terms.total: terms}
+                self._terms = {terms.total if optimizer.loss is None else optimizer.loss: terms}
             while not self._level_is_over():
                 self._step(objective)
                 self._after_step()
@@ -143,7 +146,8 @@ class Run:
         return choose(self.network, self.settings, shape, final, [a.shape for a in self.scene.paintings])
 
     def _fresh(self, level: int, picture: Array) -> State:
-        pixels = Tensor(picture[None].astype(self.network.dtype), requires_grad=True)
+        start = moved(picture[None].astype(self.network.dtype), current_backend())
+        pixels = Tensor(start, requires_grad=True)
         average = np.zeros_like(pixels.data) if self.settings.average else None
         return State(level, pixels, optimizer_for(pixels, self.settings, self.scene.everywhere), average=average)
 
@@ -184,7 +188,7 @@ class Run:
                 if searching:
                     pixels.data[...] = self._kept
                 raise
-            if not (np.isfinite(loss) and np.isfinite(pixels.data).all()):
+            if not (np.isfinite(loss) and bool(np.isfinite(pixels.data).all())):
                 raise self._non_finite()
             terms = tried.get(loss) or self._terms[loss]
             self._terms = tried

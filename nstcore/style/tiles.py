@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 
 from nstcore import ops
 from nstcore.autograd import Tensor
+from nstcore.backend.arrays import beside
 from nstcore.errors import ArgumentError
 from nstcore.models.vgg import VGG
 from nstcore.nn.layers import Conv2d
 from nstcore.ops.conv import Algorithm, _winograd_edge
 from nstcore.style.losses import content_loss, total_variation
-from nstcore.style.objective import Objective, Terms, Texture, halvings, layer_mask, layer_size
+from nstcore.style.objective import Objective, Terms, Texture, halvings, layer_mask, layer_size, squares
 from nstcore.style.settings import Settings
 
 Array = NDArray[Any]
@@ -203,7 +204,7 @@ class TiledObjective(Objective):
 
     def _targets_of(self, tile: Tile) -> dict[str, Array]:
         found = self.net.walk(tile.cut(self._photo), list(self._content))
-        return {name: np.ascontiguousarray(a.data[tile.inside(name)]) for name, a in found}
+        return {name: a.data[tile.inside(name)].copy() for name, a in found}
 
     def _mean_grams(self, style: Array, source: Array | None) -> Iterator[tuple[str, Array]]:
         """As the whole painting gives them, which is larger than a tile too."""
@@ -214,7 +215,7 @@ class TiledObjective(Objective):
             height, width = style.shape[0] >> halvings(name), style.shape[1] >> halvings(name)
             area = float(height * width)
             if masks is not None:
-                area = float(np.sum(np.square(masks[name], dtype=np.float64)))
+                area = squares(masks[name])
             yield name, sums[name] / area
 
     def _gram_sums(
@@ -226,10 +227,10 @@ class TiledObjective(Objective):
             for name, a in net.walk(Tensor(tile.cut(picture).astype(net.dtype, copy=False)), list(self._style)):
                 if tile.is_empty(name):
                     continue
-                core = np.ascontiguousarray(a.data[tile.inside(name)])
+                core = a.data[tile.inside(name)].copy()
                 for found, texture in zip(sums, textures, strict=True):
                     masks = texture.masks
-                    seen = core if masks is None else core * masks[name][tile.outside(name)].astype(core.dtype)
+                    seen = core if masks is None else ops.mul(core, masks[name][tile.outside(name)].astype(core.dtype))
                     part = ops.gram(seen).astype(np.float64)
                     found[name] = found[name] + part if name in found else part
         return sums
@@ -295,7 +296,7 @@ class TiledObjective(Objective):
         if isinstance(total, Tensor):
             total.backward()
             rows, columns = tile.window
-            grad[:, rows, columns] += x.grad
+            grad[:, rows, columns] += beside(x.grad, grad)
         return content
 
     def _variation(self, picture: Tensor, grad: Array) -> float:
@@ -305,5 +306,5 @@ class TiledObjective(Objective):
         x = Tensor(picture.data, requires_grad=True)
         cost = total_variation(x)
         (cost * (self.settings.tv_weight / picture.size)).backward()
-        grad += x.grad
+        grad += beside(x.grad, grad)
         return float(cost.item())

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from nstcore.backend import current_backend
 from nstcore.backend.memory import reuse
 from nstcore.errors import ArgumentError
 from nstcore.files import PathLike, check_output
@@ -42,8 +43,9 @@ def transfer(
     """Paint `content` in the style of `styles` by minimising J = α J_content + β J_style + γ TV over the pixels.
 
     content: path, Pillow image, or array (h, w, 3) in [0, 1] or uint8. styles: one such picture or several.
-    options: the fields of `Settings` (size, steps, content_weight, …). net: a VGG; by default VGG-16 with the embedded
-    weights. callback: called with a `Progress` after each step; Ctrl-C ends the run and keeps what is done.
+    options: the fields of `Settings` (size, steps, content_weight, …). net: a VGG, which is moved where the backend
+    computes; by default VGG-16 with the embedded weights.
+    callback: called with a `Progress` after each step; Ctrl-C ends the run and keeps what is done.
     start: the picture to start from instead of `init`.
     regions: one picture a style, bright where that style goes (grey for soft edges), stretched to the photograph.
     style_masks: one picture a style, or None, bright where the painting counts.
@@ -72,6 +74,7 @@ def transfer(
     levels = settings.levels(narrowest(scene, settings), least)
     made_with = checkpoints.identity(network, scene, settings) if checkpoint or resume else {}
     scene, finish = recolored(scene, settings)
+    network.to(current_backend())  # once, not in every step
     saving = None if checkpoint is None else Saving(Path(checkpoint), every, made_with)
     with reuse():
         run = Run(network, scene, settings, levels, callback, finish, saving)
@@ -106,6 +109,7 @@ def plan_transfer(
     levels = settings.levels(narrowest(scene, settings), check_sides(network, settings, scene))
     shape, paintings = scene.photo.shape, [painting.shape for painting in scene.paintings]
     del scene
+    network.to(current_backend())
     return predict(network, settings, shape, paintings, levels)
 
 

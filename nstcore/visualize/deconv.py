@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor, no_grad
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, ShapeError
 from nstcore.images import as_images
 from nstcore.nn.module import Module
@@ -87,7 +88,7 @@ def prepare(net: Module, layer: str, image: Array) -> tuple[Array, ReceptiveFiel
     picture = batch[0].astype(dtype_of(net), copy=False)
     check_layers(net, [layer], picture.shape[:2])
     with no_grad():
-        values = activations(net, Tensor(picture[None]), layer).data[0]
+        values = to_host(activations(net, Tensor(picture[None]), layer).data)[0]
     return picture, fields_for(net, [layer], picture.shape[:2])[layer], values
 
 
@@ -142,7 +143,7 @@ def _back(
         seed[0, place[0], place[1], unit] = activation if method == "deconv" else 1.0
         y.backward(seed)
     assert x.grad is not None
-    return x.grad[0], found
+    return to_host(x.grad)[0], found
 
 
 def window(field: ReceptiveField, place: Place, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], Place]:

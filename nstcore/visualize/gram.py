@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore import ops
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError
 from nstcore.visualize.deconv import prepare
 from nstcore.visualize.network import check_network
@@ -88,7 +89,7 @@ def correlations(net: Any, layer: str, image: Array) -> Correlations:
     ((64, 64), True)
     """
     _, field, values = prepare(check_network(net), layer, image)
-    gram = np.asarray(ops.gram(values[None])[0], np.float64) / (values.shape[0] * values.shape[1])
+    gram = to_host(ops.gram(values[None])[0]).astype(np.float64) / (values.shape[0] * values.shape[1])
     length = np.sqrt(np.diagonal(gram))
     scaled = gram / np.maximum(np.outer(length, length), np.finfo(np.float64).tiny)
     scaled = np.where(np.outer(length, length) > 0, np.clip(scaled, -1, 1), 0.0)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor, no_grad
+from nstcore.backend.arrays import to_host
 from nstcore.backend.memory import reuse
 from nstcore.errors import NstError, PatchIndexError, ShapeError
 from nstcore.files import atomic_write
@@ -250,7 +251,7 @@ def _look(
     layers, small = dict(found.layers), dict(found.small)
 
     def offer(layer: str, x: Tensor) -> None:
-        layers[layer] = layers[layer].added(x.data[0], number, seen[layer])
+        layers[layer] = layers[layer].added(to_host(x.data)[0], number, seen[layer])
 
     try:
         if shape not in fields:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor, no_grad
+from nstcore.backend import current_backend
 from nstcore.errors import ArgumentError, DTypeError, ShapeError
 from nstcore.nn.module import Module, watch
 
@@ -30,10 +31,10 @@ class _Enough(Exception):
 
 
 def check_network(net: Any) -> Module:
-    """`net`, if it is a network; `DTypeError` for anything else."""
+    """`net`, if it is a network, moved where the backend computes; `DTypeError` for anything else."""
     if not isinstance(net, Module):
         raise DTypeError(f"[visualize] expects a network (nn.Module), got {type(net).__name__}")
-    return net
+    return net.to(current_backend())
 
 
 def is_named(net: Module) -> bool:

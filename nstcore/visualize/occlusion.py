@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor, no_grad
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError
 from nstcore.nn.module import Module
 from nstcore.ops._op import pair
@@ -95,7 +96,7 @@ def occlude(
     box = field.box(*place)
     part, inside = window(field, place, picture.shape)
     with no_grad():
-        seen = activations(net, Tensor(np.ascontiguousarray(picture[part][None])), layer).data
+        seen = to_host(activations(net, Tensor(np.ascontiguousarray(picture[part][None])), layer).data)
         same = seen.shape[1] > inside[0] and seen.shape[2] > inside[1]
         if not same or abs(seen[0, inside[0], inside[1], unit] - activation) > 1e-3 * max(abs(activation), 1e-6):
             part, inside = np.s_[0 : picture.shape[0], 0 : picture.shape[1]], place
@@ -109,6 +110,7 @@ def occlude(
             for covered, (top, left) in zip(batch, some, strict=True):
                 row, column = top - part[0].start, left - part[1].start
                 covered[row : row + sides[0], column : column + sides[1]] = fill
-            values[start : start + _BATCH] = activations(net, Tensor(batch), layer).data[:, inside[0], inside[1], unit]
+            found = activations(net, Tensor(batch), layer).data[:, inside[0], inside[1], unit]
+            values[start : start + _BATCH] = to_host(found)
     shape = (len(tops), len(lefts))
     return Occlusion(values.reshape(shape), np.array(corners).reshape(*shape, 2), sides, activation, place, box)

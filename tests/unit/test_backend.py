@@ -51,7 +51,11 @@ class TestEnvironment:
             ("NSTCORE_NUM_THREADS", "-1", "ArgumentError: [NSTCORE_NUM_THREADS] expects"),
             ("NSTCORE_NUM_THREADS", "two", "ArgumentError: [NSTCORE_NUM_THREADS] expects"),
             ("NSTCORE_NUM_THREADS", "9" * 5000, "ArgumentError: [NSTCORE_NUM_THREADS] expects"),
-            ("NSTCORE_BACKEND", "tpu", "ArgumentError: [backend] expects one of cpu, reference, got 'tpu'"),
+            (
+                "NSTCORE_BACKEND",
+                "tpu",
+                "ArgumentError: [backend] expects one of cpu, reference, cuda, cuda-on-cpu, got 'tpu'",
+            ),
             ("NSTCORE_BACKEND", "cuda", "BackendUnavailable: [backend] cuda is not available: "),
         ],
     )
@@ -79,7 +83,7 @@ class TestChoosing:
 
     def test_unknown_backend(self) -> None:
         with (
-            pytest.raises(ArgumentError, match=r"expects one of cpu, reference, got 'tpu'"),
+            pytest.raises(ArgumentError, match=r"expects one of cpu, reference, cuda, cuda-on-cpu, got 'tpu'"),
             nst.use_backend("tpu"),
         ):
             pass

@@ -1,0 +1,124 @@
+// One 64 x 64 tile of a sum over a depth, such as a matrix product: C[row][column] = sum_k term(A[row][k],
+// B[k][column]).
+//
+// A block of 256 threads holds the tile in registers, 4 x 4 elements a thread. The next 16 of the depth are on their
+// way to registers while the current ones are worked on in shared memory, of which there are two copies: one barrier a
+// step.
+//
+//                      B    16 x 64        thread (ty, tx) = (thread / 16, thread % 16)
+//                   +---------+            has rows 4 ty .. 4 ty + 3 and columns 4 tx .. 4 tx + 3:
+//   A^T  16 x 64    |  |4 tx  |            of each k two vectors of 4, one of them the same for half a warp
+//   +------+        +---------+
+//   | 4 ty |----->  |  4 x 4  |            Rows of shared memory are 64 and 16 bytes long, so that vectors stay
+//   aligned.
+//   +------+        +---------+
+//
+// Each 16 of the depth are summed apart and then added: the error grows with depth / 16 instead of depth.
+#pragma once
+
+#include "cuda_types.cuh"
+
+constexpr int tile_side = 64, tile_depth = 16, tile_threads = 256, tile_share = 4;
+constexpr int tile_loads = tile_side * tile_depth / tile_threads;  // elements of A and of B that a thread fetches
+
+struct __align__(16) Four {
+    real v[tile_share];
+};
+
+struct __align__(16) TileMemory {
+    real a[2][tile_depth][tile_side + 16 / sizeof(real)];
+    real b[2][tile_depth][tile_side + 16 / sizeof(real)];
+};
+
+// How many blocks share a multiprocessor at least, for __launch_bounds__: 128 registers a thread in float, 255 in
+// double.
+constexpr int tile_blocks = sizeof(real) == 4 ? 2 : 1;
+
+// Along what the elements of a matrix lie next to each other in memory; neighbouring threads fetch neighbours.
+enum class Contiguous { rows, depth };
+
+template <Contiguous along>
+__device__ __forceinline__ int fetched_row(int i) {
+    const int e = static_cast<int>(threadIdx.x) + i * tile_threads;
+    return along == Contiguous::rows ? e % tile_side : e / tile_depth;
+}
+template <Contiguous along>
+__device__ __forceinline__ int fetched_depth(int i) {
+    const int e = static_cast<int>(threadIdx.x) + i * tile_threads;
+    return along == Contiguous::rows ? e / tile_side : e % tile_depth;
+}
+
+template <Contiguous along, class Load>
+__device__ __forceinline__ void fetch(const Load& load, int k, real (&held)[tile_loads]) {
+#pragma unroll
+    for (int i = 0; i < tile_loads; i++) held[i] = load(fetched_row<along>(i), k + fetched_depth<along>(i));
+}
+
+template <Contiguous along>
+__device__ __forceinline__ void keep(real (&to)[tile_depth][tile_side + 16 / sizeof(real)],
+                                     const real (&held)[tile_loads]) {
+#pragma unroll
+    for (int i = 0; i < tile_loads; i++) to[fetched_depth<along>(i)][fetched_row<along>(i)] = held[i];
+}
+
+__device__ __forceinline__ int tile_row() { return static_cast<int>(threadIdx.x) / 16 * tile_share; }
+__device__ __forceinline__ int tile_column() { return static_cast<int>(threadIdx.x) % 16 * tile_share; }
+
+// Adds the terms of depth [begin, end) to `sum`. load_a(row, k) and load_b(column, k) take places in the tile and the
+// depth, and give 0 outside of their matrix and from `end` on; term(sum, a, b, i, j) adds to element (i, j) of a
+// thread.
+template <Contiguous of_a, Contiguous of_b, class LoadA, class LoadB, class Term>
+__device__ __forceinline__ void tile_sum(TileMemory& memory, int begin, int end, const LoadA& load_a,
+                                         const LoadB& load_b, const Term& term, real (&sum)[tile_share][tile_share]) {
+    real next_a[tile_loads], next_b[tile_loads];
+    fetch<of_a>(load_a, begin, next_a);
+    fetch<of_b>(load_b, begin, next_b);
+    keep<of_a>(memory.a[0], next_a);
+    keep<of_b>(memory.b[0], next_b);
+    __syncthreads();
+    int now = 0;
+    for (int k = begin; k < end; k += tile_depth) {
+        const bool more = k + tile_depth < end;
+        if (more) {
+            fetch<of_a>(load_a, k + tile_depth, next_a);
+            fetch<of_b>(load_b, k + tile_depth, next_b);
+        }
+        real part[tile_share][tile_share] = {};
+#pragma unroll
+        for (int d = 0; d < tile_depth; d++) {
+            const Four a = *reinterpret_cast<const Four*>(&memory.a[now][d][tile_row()]);
+            const Four b = *reinterpret_cast<const Four*>(&memory.b[now][d][tile_column()]);
+#pragma unroll
+            for (int i = 0; i < tile_share; i++)
+#pragma unroll
+                for (int j = 0; j < tile_share; j++) part[i][j] = term(part[i][j], a.v[i], b.v[j], i, j);
+        }
+#pragma unroll
+        for (int i = 0; i < tile_share; i++)
+#pragma unroll
+            for (int j = 0; j < tile_share; j++) sum[i][j] += part[i][j];
+        if (more) {
+            keep<of_a>(memory.a[1 - now], next_a);
+            keep<of_b>(memory.b[1 - now], next_b);
+        }
+        __syncthreads();
+        now = 1 - now;
+    }
+}
+
+// The term of a matrix product.
+struct Product {
+    __device__ __forceinline__ real operator()(real sum, real a, real b, int, int) const { return sum + a * b; }
+};
+
+// Calls store(row, column, value) for the elements of this thread that lie in the rows and columns there are.
+template <class Store>
+__device__ __forceinline__ void store_tile(const real (&sum)[tile_share][tile_share], int rows, int columns,
+                                           const Store& store) {
+#pragma unroll
+    for (int i = 0; i < tile_share; i++)
+#pragma unroll
+        for (int j = 0; j < tile_share; j++)
+            if (tile_row() + i < rows && tile_column() + j < columns)
+                store(tile_row() + i, tile_column() + j, sum[i][j]);
+}
