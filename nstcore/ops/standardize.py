@@ -47,7 +47,7 @@ def _reference(ctx: Context, x: Array, eps: float) -> Array:
 def _reference_back(ctx: Context, grad: Array, eps: float) -> tuple[Array | None, ...]:
     (x,), (mean, root) = ctx.saved(), ctx.extra
     z = (x - mean) / root
-    along = np.mean(grad * z, AXES, keepdims=True)
+    along = (grad * z).mean(AXES, keepdims=True)
     return (((grad - grad.mean(AXES, np.float64, keepdims=True) - z * along) / root).astype(x.dtype),)
 
 

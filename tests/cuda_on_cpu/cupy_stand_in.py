@@ -31,17 +31,20 @@ CUDADriverError = LaunchError
 _SUM = ("axis", "dtype", "out", "keepdims")
 _LARGEST = ("axis", "out", "keepdims")
 _LIKE = ("dtype", "order", "subok", "shape")
+_FOURIER = ("s", "axes", "norm")
 # What CuPy's functions of these names take after their first argument: less than NumPy's.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "argmax": _SUM,
     "broadcast_to": ("shape",),
     "concatenate": ("axis", "out", "dtype", "casting"),
     "expand_dims": ("axis",),
+    "irfft2": _FOURIER,
     "max": _LARGEST,
     "min": _LARGEST,
     "ones_like": _LIKE,
     "pad": ("pad_width", "mode", "constant_values"),
     "reshape": ("newshape", "order"),
+    "rfft2": _FOURIER,
     "shape": (),
     "split": ("indices_or_sections", "axis"),
     "stack": ("axis", "out", "dtype", "casting"),
@@ -65,7 +68,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "var": ("axis", "dtype", "out", "ddof", "keepdims"),
 }
 ANY_NUMBER = ("item", "reshape", "transpose")  # methods that take sizes, axes or indices one by one
-ATTRIBUTES = ("T", "dtype", "flags", "nbytes", "ndim", "shape", "size", "strides")
+ATTRIBUTES = ("T", "dtype", "flags", "imag", "nbytes", "ndim", "real", "shape", "size", "strides")
 UFUNC_OPTIONS = ("out", "dtype")
 NO_IDENTITY = ("argmax", "max", "min")  # of no elements there is none, along whichever axis
 
@@ -120,7 +123,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_function__(self, function: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:
         name = function.__name__
-        if function is not getattr(np, name, None) or name not in FUNCTIONS:
+        if function not in (getattr(np, name, None), getattr(np.fft, name, None)) or name not in FUNCTIONS:
             return NotImplemented
         _check_options(name, args[1:], kwargs, FUNCTIONS[name])
         if name in NO_IDENTITY and args[0].size == 0:
