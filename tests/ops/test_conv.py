@@ -80,6 +80,13 @@ def test_a_pool_in_the_same_pass_is_the_pool_behind(isa, algorithm, size):
         np.testing.assert_array_equal(a, threaded)
 
 
+def test_no_filters_have_no_gradient(isa):
+    x, w = nst.Tensor(np.ones((1, 8, 8, 16), np.float32), True), nst.Tensor(np.ones((0, 3, 3, 16), np.float32), True)
+    nst.ops.conv2d(x, w, padding=1, algorithm="winograd4").backward(np.ones((1, 8, 8, 0), np.float32))
+    assert w.grad.shape == w.shape
+    assert not x.grad.any()
+
+
 def test_a_pool_in_the_same_pass_keeps_nan(isa):
     x = np.zeros((1, 12, 12, 16), np.float32)
     x[0, 5, 5, 3] = np.nan
