@@ -207,7 +207,7 @@ def time_to_loss(side: int) -> None:
     losses = rival.minimise(EVALUATIONS)
     theirs, goal = time.perf_counter() - start, min(losses)
     pixels, evaluate = our_loss(side)
-    lbfgs = nst.optim.LBFGS([pixels])
+    lbfgs = nst.optim.LBFGS([pixels], scaling=nst.optim.SpectralScaling(pixels.shape[1:]))  # as nst.style.transfer
     count = 0
 
     def closure() -> float:

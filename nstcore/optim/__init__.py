@@ -6,7 +6,9 @@ from nstcore.optim.first_order import SGD, Adam, AdamW
 from nstcore.optim.lbfgs import LBFGS
 from nstcore.optim.optimizer import Optimizer
 from nstcore.optim.schedule import clip_gradients, cosine_schedule, step_schedule
+from nstcore.optim.spectrum import SpectralScaling
 
 __all__ = [
-    "LBFGS", "SGD", "Adam", "AdamW", "Optimizer", "clip_gradients", "cosine_schedule", "step_schedule",
+    "LBFGS", "SGD", "Adam", "AdamW", "Optimizer", "SpectralScaling",
+    "clip_gradients", "cosine_schedule", "step_schedule",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from nstcore.autograd import Tensor
 from nstcore.backend.arrays import beside, empty_beside, on_device
 from nstcore.errors import ArgumentError
 from nstcore.optim.optimizer import Closure, Optimizer, State, positive
+from nstcore.optim.spectrum import SpectralScaling
 
 Vector = NDArray[Any]
 
@@ -49,6 +50,7 @@ class LBFGS(Optimizer):
 
     history: how many past steps are kept; each takes twice the parameters' memory, in their own type.
     first_step: largest change of any parameter in the first step, before there is any history.
+    scaling: the inverse Hessian that the recursion starts from, for a picture; without it, a multiple of the identity.
 
     ``step`` evaluates the closure once or, when the line search has to look further, more often. It never leaves
     the parameters at a point with a higher or non-finite loss; ``converged`` is True once no step lowers the loss.
@@ -56,14 +58,23 @@ class LBFGS(Optimizer):
     from Lewis, Overton, "Nonsmooth optimization via quasi-Newton methods", 2013, algorithm 2.6.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], history: int = 10, first_step: float = 0.05) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        history: int = 10,
+        first_step: float = 0.05,
+        scaling: SpectralScaling | None = None,
+    ) -> None:
         super().__init__(parameters)
         types = sorted({p.dtype.name for p in self.parameters})
         if len(types) != 1:
             raise ArgumentError(f"[LBFGS] expects parameters of one type, got {', '.join(types)}")
         if isinstance(history, bool) or not isinstance(history, (int, np.integer)) or history < 1:
             raise ArgumentError(f"[LBFGS] expects history as a whole number of at least 1, got {history!r}")
-        self.history = history
+        size = sum(p.size for p in self.parameters)
+        if scaling and np.prod(scaling.shape) != size:
+            raise ArgumentError(f"[LBFGS] expects a scaling of {size} parameters, got one of {scaling.shape}")
+        self.history, self.scaling = history, scaling
         self.first_step = positive("LBFGS", "first_step", first_step)
         self.converged = False
         self._pairs: list[tuple[Vector, Vector, float]] = []  # (s, y, 1 / ⟨s, y⟩), oldest first
@@ -136,7 +147,9 @@ class LBFGS(Optimizer):
         for s, y, rho in reversed(self._pairs):
             weights.append(rho * dot(s, q))
             add_scaled(q, -weights[-1], y)
-        if self._pairs:
+        if self._pairs and self.scaling:
+            q = self.scaling.apply(q)
+        elif self._pairs:
             s, y, rho = self._pairs[-1]
             q *= q.dtype.type(1.0 / (rho * dot(y, y)))
         for (s, y, rho), weight in zip(self._pairs, reversed(weights), strict=True):
@@ -152,6 +165,8 @@ class LBFGS(Optimizer):
         if curvature > 1e-10 * np.sqrt(dot(s, s) * dot(y, y)):
             self._pairs.append((s, y, 1.0 / curvature))
             del self._pairs[: -self.history]
+            if self.scaling:
+                self.scaling.observe(s, y, curvature)
 
     def _evaluate(self, closure: Closure) -> tuple[float, Vector]:
         self.zero_grad()
@@ -178,16 +193,18 @@ class LBFGS(Optimizer):
             at += p.size
 
     def state_dict(self) -> State:
-        """Loss and gradient at the current point, and the history."""
+        """Loss and gradient at the current point, the history, and what the scaling has learned."""
         state: State = {"loss": self._loss, "gradient": self._gradient.copy(), "converged": self.converged}
         for i, (s, y, rho) in enumerate(self._pairs):
             state[f"s.{i}"], state[f"y.{i}"], state[f"rho.{i}"] = s.copy(), y.copy(), rho
-        return state
+        learned = self.scaling.state_dict() if self.scaling else {}
+        return {**state, **{f"scaling.{key}": a for key, a in learned.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore loss, gradient and history."""
+        """Restore loss, gradient, history and scaling."""
         if state.get("loss") is None:
             self._loss, self._gradient, self._pairs, self.converged = None, np.zeros(0), [], False
+            self.scaling = SpectralScaling(self.scaling.shape) if self.scaling else None
             return
         dtype = self.parameters[0].dtype
         shape = (sum(p.size for p in self.parameters),)
@@ -203,4 +220,6 @@ class LBFGS(Optimizer):
             )
             for i in range(count)
         ]
+        if self.scaling:
+            self.scaling.load_state_dict({key.removeprefix("scaling."): a for key, a in state.items()})
         self._loss, self._gradient, self._pairs, self.converged = loss, gradient, pairs, converged

@@ -14,10 +14,16 @@ from nstcore.style.settings import Settings
 ADAM_RATE, DESCENT_RATE = 0.02, 0.02  # pixels, of a range of 1, that the first step moves at most
 
 
-def optimizer_for(pixels: Tensor, settings: Settings) -> optim.Optimizer:
-    """A new optimiser of `pixels`."""
-    if settings.optimizer == "lbfgs":
+def optimizer_for(pixels: Tensor, settings: Settings, everywhere: bool = True) -> optim.Optimizer:
+    """A new optimiser of `pixels`; everywhere: whether the style goes into every part of the picture.
+
+    Where it does not, what lies outside its regions has to stay as it is, so no step may be spread over the picture by
+    its frequencies, though that would end sooner.
+    """
+    if settings.optimizer == "lbfgs" and not everywhere:
         return optim.LBFGS([pixels])
+    if settings.optimizer == "lbfgs":
+        return optim.LBFGS([pixels], scaling=optim.SpectralScaling(pixels.shape[1:]))
     if settings.optimizer == "adam":
         return optim.Adam([pixels], settings.learning_rate or ADAM_RATE)
     return Descent([pixels], settings.learning_rate or DESCENT_RATE)

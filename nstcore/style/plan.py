@@ -110,7 +110,7 @@ def parts(
     if tuple(shape[:2]) != tuple(final[:2]):
         scale = pixels / (final[0] * final[1])
         pictures += int(scale * pictures)
-    state = 2 + {"adam": 4, "gd": 2, "lbfgs": 2 * LBFGS_HISTORY + 5}[settings.optimizer]
+    state = 2 + {"adam": 4, "gd": 2, "lbfgs": 2 * LBFGS_HISTORY + 7}[settings.optimizer]
     state += (settings.average > 0) + 2 * (settings.tv_weight > 0)
     content = 0
     if settings.content_weight and way.keep_content:

@@ -149,7 +149,7 @@ class Run:
         start = moved(picture[None].astype(self.network.dtype), current_backend())
         pixels = Tensor(start, requires_grad=True)
         average = np.zeros_like(pixels.data) if self.settings.average else None
-        return State(level, pixels, optimizer_for(pixels, self.settings), average=average)
+        return State(level, pixels, optimizer_for(pixels, self.settings, self.scene.everywhere), average=average)
 
     def _why_over(self) -> str | None:
         """Why the current size is done before its last step, or None when it took them all or is not done."""

@@ -17,6 +17,7 @@ from nstcore.style import colors
 from nstcore.style.settings import SMALLEST, Settings
 
 Array = NDArray[Any]
+SEEN = 1 / 255  # the least of a mask that is not black
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Scene:
                 for mask, painting in zip(self.sources, paintings, strict=bool(self.sources))
             ],
         )
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether every part of the photograph takes a style."""
+        return not len(self.regions) or bool((np.max(self.regions, axis=0) >= SEEN).all())
 
     def digests(self) -> dict[str, str]:
         """A fingerprint of each picture, by its part in the run."""

@@ -15,7 +15,9 @@ from nstcore.demo.painter import paint
 from nstcore.errors import ArgumentError, ImageError
 from nstcore.images import load, resize_to
 from nstcore.style import Settings, colors, transfer
+from nstcore.style.descent import optimizer_for
 from nstcore.style.objective import Objective, layer_mask
+from nstcore.style.scene import Scene
 
 Array = NDArray[Any]
 SIZE = 48
@@ -144,6 +146,18 @@ def test_each_style_goes_where_its_mask_is_bright(net: models.VGG, photo: Array)
     alone = transfer(grey, paintings[0], regions=halves()[:1], **options).image
     assert np.abs(alone[:, -12:] - 0.5).max() < 0.05
     assert alone[:, :24, 0].mean() > 0.6
+
+
+def test_only_where_every_part_takes_a_style_is_a_step_spread_by_frequency(photo: Array) -> None:
+    """A mask's black would move with the rest; halves that meet leave no black."""
+    left, right = halves()
+    pixels = nst.tensor(photo[None], requires_grad=True)
+    for regions, everywhere in (([], True), ([left, right], True), ([left], False), ([left, 0.5 * left], False)):
+        scene = Scene(photo, [photo] * len(regions), regions=regions)
+        assert scene.everywhere == everywhere
+        optimizer = optimizer_for(pixels, Settings(), scene.everywhere)
+        assert isinstance(optimizer, nst.optim.LBFGS)
+        assert (optimizer.scaling is not None) == everywhere
 
 
 def test_a_region_can_be_stronger(net: models.VGG, photo: Array, painting: Array) -> None:

@@ -92,15 +92,6 @@ def test_it_grows_to_the_final_size(net: models.VGG, photo: Array, painting: Arr
     assert result.image.shape == photo.shape
 
 
-def test_coarse_to_fine_reaches_a_lower_loss_for_the_same_work(net: models.VGG, photo: Array, painting: Array) -> None:
-    """Evaluated pixels: 30·¼ + 20·½ + 13 of 96-px steps, beside 31 of them."""
-    fine, flat = (
-        transfer(photo, painting, net=net, size=96, start_size=start, steps=steps, **SHALLOW).history[-1].total
-        for start, steps in ((48, 30), (96, 31))
-    )
-    assert fine < 0.9 * flat
-
-
 def test_until_ends_a_size_when_the_loss_hardly_falls(net: models.VGG, photo: Array, painting: Array) -> None:
     options: dict[str, Any] = {"net": net, "size": 64, "start_size": 48, "steps": 400, **SHALLOW}
     result = transfer(photo, painting, until=0.1, **options)
