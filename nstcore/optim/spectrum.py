@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nstcore.backend.arrays import beside, on_device, to_host
 from nstcore.errors import ArgumentError
 
 Array = NDArray[Any]
@@ -45,6 +47,7 @@ class SpectralScaling:
         count = int(self._band.max()) + 1
         self._steps, self._changes = np.zeros((3, count)), np.zeros((3, count))  # Σ ‖s‖², Σ ‖y‖² in each band
         self._gains = np.ones((3, count))
+        self._copies: tuple[Array, Array, Array] | None = None  # bands, times and frequencies by band, on a device
 
     def observe(self, step: Array, change: Array, curvature: float) -> None:
         """Learn from a pair of flat vectors, s = `step`, y = `change`, with ⟨s, y⟩ = `curvature` > 0."""
@@ -61,14 +64,12 @@ class SpectralScaling:
 
     def apply(self, vector: Array) -> Array:
         """H₀ v of a flat vector, as a new one."""
-        import scipy.fft
-
-        height, width = self.shape[:2]
-        result = np.zeros(self.shape, vector.dtype)
-        gains = self._gains.astype(vector.dtype)
+        result: Array = np.zeros_like(vector).reshape(self.shape)
+        band = self._on_device(vector)[0] if on_device(vector) else self._band
+        gains = beside(self._gains.astype(vector.dtype), vector)
         for axis, spectrum in enumerate(self._spectra(vector, 1.0)):
-            spectrum *= gains[axis][self._band]
-            plane = scipy.fft.irfft2(spectrum, (height, width), overwrite_x=True, workers=_threads())
+            spectrum *= gains[axis][band]
+            plane = _inverse(spectrum, self.shape[:2])
             for channel in range(3):
                 result[..., channel] += vector.dtype.type(AXES[axis, channel]) * plane
         return result.reshape(-1)
@@ -76,22 +77,40 @@ class SpectralScaling:
     def _powers(self, vector: Array, length: float) -> Array:
         """‖v‖² / length² in each band of each axis, in float64; they sum to 1."""
         count, pixels = self._gains.shape[1], self.shape[0] * self.shape[1]
+        if on_device(vector):
+            return self._powers_on_device(vector, length) / pixels
         powers = np.zeros(self._gains.shape)
         for axis, spectrum in enumerate(self._spectra(vector, 1 / length)):
             power = self._times * (np.square(spectrum.real) + np.square(spectrum.imag))
             powers[axis] = np.bincount(self._band.ravel(), power.ravel(), count) / pixels
         return powers
 
+    def _powers_on_device(self, vector: Array, length: float) -> Array:
+        """The sums that `_powers` takes, each over the frequencies of its band, moved together: in a fixed order."""
+        _, times, by_band = self._on_device(vector)
+        powers = [times * (np.square(a.real) + np.square(a.imag)) for a in self._spectra(vector, 1 / length)]
+        sorted_powers = np.stack(powers).reshape(3, -1)[:, by_band]
+        ends = np.cumsum(np.bincount(self._band.ravel(), minlength=self._gains.shape[1])).tolist()
+        sums = [np.sum(sorted_powers[:, start:end], axis=1) for start, end in pairwise([0, *ends])]
+        found: Array = to_host(np.stack(sums, axis=1))
+        return found
+
+    def _on_device(self, like: Array) -> tuple[Array, Array, Array]:
+        """The bands, how often each column counts, and the frequencies in the order of their bands, beside `like`."""
+        if self._copies is None or type(self._copies[0]) is not type(like):
+            by_band = np.argsort(self._band, axis=None, kind="stable")
+            arrays = self._band.astype(np.int32), self._times.astype(np.float64), by_band
+            self._copies = beside(arrays[0], like), beside(arrays[1], like), beside(arrays[2], like)
+        return self._copies
+
     def _spectra(self, vector: Array, factor: float) -> Iterator[Array]:
         """The Fourier transform of `factor` · v along each axis of colour, one at a time."""
-        import scipy.fft
-
         picture = vector.reshape(self.shape)
         for axis in AXES * factor:
             plane = vector.dtype.type(axis[0]) * picture[..., 0]
             for channel in (1, 2):
                 plane += vector.dtype.type(axis[channel]) * picture[..., channel]
-            yield scipy.fft.rfft2(plane, overwrite_x=True, workers=_threads())
+            yield _transform(plane)
 
     def state_dict(self) -> dict[str, Array]:
         """What has been learned."""
@@ -106,6 +125,26 @@ class SpectralScaling:
                 got = f"{a.dtype} {a.shape}"
                 raise ArgumentError(f"[SpectralScaling] expects a state with {name} of shape {expected}, got {got}")
         self._steps, self._changes, self._gains = (a.astype(np.float64) for a in found.values())
+
+
+def _transform(plane: Array) -> Array:
+    """The Fourier transform of a plane (h, w) of real numbers, (h, w // 2 + 1); the plane is used up."""
+    if on_device(plane):
+        return np.fft.rfft2(plane)
+    import scipy.fft
+
+    spectrum: Array = scipy.fft.rfft2(plane, overwrite_x=True, workers=_threads())
+    return spectrum
+
+
+def _inverse(spectrum: Array, shape: tuple[int, ...]) -> Array:
+    """The plane of this shape that `_transform` makes `spectrum` of, which is used up."""
+    if on_device(spectrum):
+        return np.fft.irfft2(spectrum, shape)
+    import scipy.fft
+
+    plane: Array = scipy.fft.irfft2(spectrum, shape, overwrite_x=True, workers=_threads())
+    return plane
 
 
 def _threads() -> int:

@@ -37,6 +37,8 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "broadcast_to": ("shape",),
     "concatenate": ("axis", "out", "dtype", "casting"),
     "expand_dims": ("axis",),
+    "fft.irfft2": ("s", "axes", "norm"),
+    "fft.rfft2": ("s", "axes", "norm"),
     "max": _LARGEST,
     "min": _LARGEST,
     "ones_like": _LIKE,
@@ -65,7 +67,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "var": ("axis", "dtype", "out", "ddof", "keepdims"),
 }
 ANY_NUMBER = ("item", "reshape", "transpose")  # methods that take sizes, axes or indices one by one
-ATTRIBUTES = ("T", "dtype", "flags", "nbytes", "ndim", "shape", "size", "strides")
+ATTRIBUTES = ("T", "dtype", "flags", "imag", "nbytes", "ndim", "real", "shape", "size", "strides")
 UFUNC_OPTIONS = ("out", "dtype")
 NO_IDENTITY = ("argmax", "max", "min")  # of no elements there is none, along whichever axis
 
@@ -119,8 +121,8 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return _on_host(ufunc, inputs, more)
 
     def __array_function__(self, function: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:
-        name = function.__name__
-        if function is not getattr(np, name, None) or name not in FUNCTIONS:
+        name = ".".join([*function.__module__.split(".")[1:], function.__name__])
+        if name not in FUNCTIONS:
             return NotImplemented
         _check_options(name, args[1:], kwargs, FUNCTIONS[name])
         if name in NO_IDENTITY and args[0].size == 0:
