@@ -207,4 +207,5 @@ def _variation_gradient(picture: Array) -> Array:
     x = Tensor(picture[None], requires_grad=True)
     ops.total_variation(x).backward()
     assert x.grad is not None
-    return x.grad[0]
+    gradient: Array = x.grad[0]
+    return gradient
