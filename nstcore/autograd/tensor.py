@@ -193,7 +193,12 @@ class Tensor:
 
 
 def _deliver(leaf: Tensor, grad: NDArray[Any], owned: bool) -> None:
-    """Add `grad` to a leaf's gradient; a copy, unless nobody else holds it (one may be that of several tensors)."""
+    """Add `grad` to a leaf's gradient; a copy, unless nobody else holds it (one may be that of several tensors).
+
+    A gradient is where its leaf is, wherever it was computed.
+    """
+    if on_device(grad) != on_device(leaf.data):
+        grad, owned = beside(grad, leaf.data), True
     if leaf.grad is None:
         is_array = on_device(grad) or isinstance(grad, np.ndarray)  # and no scalar of NumPy
         given = owned and is_array and grad.dtype == leaf.dtype

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore import ops
+from nstcore.backend.arrays import to_host
 from nstcore.faces.pairs import as_encodings, in_order
 
 Array = NDArray[Any]
@@ -46,7 +47,7 @@ def several_photographs(encodings: Any, labels: Any, threshold: float) -> tuple[
     rows = max(1, _BLOCK // len(points))
     for first in range(0, len(probes), rows):
         part = probes[first : first + rows]
-        within = ops.pairwise_sqdist(points[part], points) <= threshold**2
+        within = to_host(ops.pairwise_sqdist(points[part], points)) <= threshold**2
         close = np.add.reduceat(within.astype(np.int64), starts, axis=1)
         others = person[part][:, None] != np.arange(len(counts))
         for index, n in enumerate(steps):

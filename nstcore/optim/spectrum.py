@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class SpectralScaling:
         count = int(self._band.max()) + 1
         self._steps, self._changes = np.zeros((3, count)), np.zeros((3, count))  # Σ ‖s‖², Σ ‖y‖² in each band
         self._gains = np.ones((3, count))
+        self._copies: tuple[Array, Array, Array] | None = None  # bands, times and frequencies by band, on a device
 
     def observe(self, step: Array, change: Array, curvature: float) -> None:
         """Learn from a pair of flat vectors, s = `step`, y = `change`, with ⟨s, y⟩ = `curvature` > 0."""
@@ -62,10 +64,11 @@ class SpectralScaling:
 
     def apply(self, vector: Array) -> Array:
         """H₀ v of a flat vector, as a new one."""
-        result = np.zeros_like(vector).reshape(self.shape)
-        gains = self._gains.astype(vector.dtype)
+        result: Array = np.zeros_like(vector).reshape(self.shape)
+        band = self._on_device(vector)[0] if on_device(vector) else self._band
+        gains = beside(self._gains.astype(vector.dtype), vector)
         for axis, spectrum in enumerate(self._spectra(vector, 1.0)):
-            spectrum *= beside(gains[axis][self._band], spectrum)
+            spectrum *= gains[axis][band]
             plane = _inverse(spectrum, self.shape[:2])
             for channel in range(3):
                 result[..., channel] += vector.dtype.type(AXES[axis, channel]) * plane
@@ -74,11 +77,31 @@ class SpectralScaling:
     def _powers(self, vector: Array, length: float) -> Array:
         """‖v‖² / length² in each band of each axis, in float64; they sum to 1."""
         count, pixels = self._gains.shape[1], self.shape[0] * self.shape[1]
+        if on_device(vector):
+            return self._powers_on_device(vector, length) / pixels
         powers = np.zeros(self._gains.shape)
         for axis, spectrum in enumerate(self._spectra(vector, 1 / length)):
-            power = self._times * to_host(np.square(spectrum.real) + np.square(spectrum.imag))
+            power = self._times * (np.square(spectrum.real) + np.square(spectrum.imag))
             powers[axis] = np.bincount(self._band.ravel(), power.ravel(), count) / pixels
         return powers
+
+    def _powers_on_device(self, vector: Array, length: float) -> Array:
+        """The sums that `_powers` takes, each over the frequencies of its band, moved together: in a fixed order."""
+        _, times, by_band = self._on_device(vector)
+        powers = [times * (np.square(a.real) + np.square(a.imag)) for a in self._spectra(vector, 1 / length)]
+        sorted_powers = np.stack(powers).reshape(3, -1)[:, by_band]
+        ends = np.cumsum(np.bincount(self._band.ravel(), minlength=self._gains.shape[1])).tolist()
+        sums = [np.sum(sorted_powers[:, start:end], axis=1) for start, end in pairwise([0, *ends])]
+        found: Array = to_host(np.stack(sums, axis=1))
+        return found
+
+    def _on_device(self, like: Array) -> tuple[Array, Array, Array]:
+        """The bands, how often each column counts, and the frequencies in the order of their bands, beside `like`."""
+        if self._copies is None or type(self._copies[0]) is not type(like):
+            by_band = np.argsort(self._band, axis=None, kind="stable")
+            arrays = self._band.astype(np.int32), self._times.astype(np.float64), by_band
+            self._copies = beside(arrays[0], like), beside(arrays[1], like), beside(arrays[2], like)
+        return self._copies
 
     def _spectra(self, vector: Array, factor: float) -> Iterator[Array]:
         """The Fourier transform of `factor` · v along each axis of colour, one at a time."""
@@ -87,7 +110,7 @@ class SpectralScaling:
             plane = vector.dtype.type(axis[0]) * picture[..., 0]
             for channel in (1, 2):
                 plane += vector.dtype.type(axis[channel]) * picture[..., channel]
-            yield _forward(plane)
+            yield _transform(plane)
 
     def state_dict(self) -> dict[str, Array]:
         """What has been learned."""
@@ -104,25 +127,27 @@ class SpectralScaling:
         self._steps, self._changes, self._gains = (a.astype(np.float64) for a in found.values())
 
 
-def _forward(plane: Array) -> Array:
-    """The Fourier transform of a real plane, of which half is enough."""
+def _transform(plane: Array) -> Array:
+    """The Fourier transform of a plane (h, w) of real numbers, (h, w // 2 + 1); the plane is used up."""
     if on_device(plane):
-        return np.fft.rfft2(plane)  # of CuPy
+        return np.fft.rfft2(plane)
     import scipy.fft
 
-    from nstcore.backend.cpu import get_num_threads
-
-    found: Array = scipy.fft.rfft2(plane, overwrite_x=True, workers=get_num_threads())
-    return found
+    spectrum: Array = scipy.fft.rfft2(plane, overwrite_x=True, workers=_threads())
+    return spectrum
 
 
 def _inverse(spectrum: Array, shape: tuple[int, ...]) -> Array:
-    """The real plane of `shape` that `_forward` gives this of."""
+    """The plane of this shape that `_transform` makes `spectrum` of, which is used up."""
     if on_device(spectrum):
         return np.fft.irfft2(spectrum, shape)
     import scipy.fft
 
+    plane: Array = scipy.fft.irfft2(spectrum, shape, overwrite_x=True, workers=_threads())
+    return plane
+
+
+def _threads() -> int:
     from nstcore.backend.cpu import get_num_threads
 
-    found: Array = scipy.fft.irfft2(spectrum, shape, overwrite_x=True, workers=get_num_threads())
-    return found
+    return get_num_threads()

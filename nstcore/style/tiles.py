@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from nstcore import ops
 from nstcore.autograd import Tensor
-from nstcore.backend.arrays import beside
 from nstcore.errors import ArgumentError
 from nstcore.models.vgg import VGG
 from nstcore.nn.layers import Conv2d
@@ -296,7 +295,7 @@ class TiledObjective(Objective):
         if isinstance(total, Tensor):
             total.backward()
             rows, columns = tile.window
-            grad[:, rows, columns] += beside(x.grad, grad)
+            grad[:, rows, columns] += x.grad
         return content
 
     def _variation(self, picture: Tensor, grad: Array) -> float:
@@ -306,5 +305,5 @@ class TiledObjective(Objective):
         x = Tensor(picture.data, requires_grad=True)
         cost = total_variation(x)
         (cost * (self.settings.tv_weight / picture.size)).backward()
-        grad += beside(x.grad, grad)
+        grad += x.grad
         return float(cost.item())

@@ -143,7 +143,7 @@ def _back(
         seed[0, place[0], place[1], unit] = activation if method == "deconv" else 1.0
         y.backward(seed)
     assert x.grad is not None
-    return to_host(x.grad)[0], found
+    return x.grad[0], found
 
 
 def window(field: ReceptiveField, place: Place, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], Place]:

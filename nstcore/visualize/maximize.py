@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from nstcore import ops
 from nstcore.autograd import Tensor
 from nstcore.autograd.engine import nodes_below
-from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError
 from nstcore.images import as_images, resize_to
 from nstcore.nn.module import Module
@@ -181,7 +180,7 @@ class _Ascent:
             objective = ops.mean(y)
             objective.backward()
         assert x.grad is not None
-        return float(objective.item()), to_host(x.grad)[0]
+        return float(objective.item()), x.grad[0]
 
 
 def _derive_all_but_last(y: Tensor) -> None:
@@ -208,5 +207,5 @@ def _variation_gradient(picture: Array) -> Array:
     x = Tensor(picture[None], requires_grad=True)
     ops.total_variation(x).backward()
     assert x.grad is not None
-    gradient: Array = to_host(x.grad)[0]
+    gradient: Array = x.grad[0]
     return gradient

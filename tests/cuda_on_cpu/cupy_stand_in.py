@@ -31,20 +31,19 @@ CUDADriverError = LaunchError
 _SUM = ("axis", "dtype", "out", "keepdims")
 _LARGEST = ("axis", "out", "keepdims")
 _LIKE = ("dtype", "order", "subok", "shape")
-_FOURIER = ("s", "axes", "norm")
 # What CuPy's functions of these names take after their first argument: less than NumPy's.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "argmax": _SUM,
     "broadcast_to": ("shape",),
     "concatenate": ("axis", "out", "dtype", "casting"),
     "expand_dims": ("axis",),
-    "irfft2": _FOURIER,
+    "fft.irfft2": ("s", "axes", "norm"),
+    "fft.rfft2": ("s", "axes", "norm"),
     "max": _LARGEST,
     "min": _LARGEST,
     "ones_like": _LIKE,
     "pad": ("pad_width", "mode", "constant_values"),
     "reshape": ("newshape", "order"),
-    "rfft2": _FOURIER,
     "shape": (),
     "split": ("indices_or_sections", "axis"),
     "stack": ("axis", "out", "dtype", "casting"),
@@ -122,8 +121,8 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         return _on_host(ufunc, inputs, more)
 
     def __array_function__(self, function: Callable[..., Any], _: Any, args: Any, kwargs: Any) -> Any:
-        name = function.__name__
-        if function not in (getattr(np, name, None), getattr(np.fft, name, None)) or name not in FUNCTIONS:
+        name = ".".join([*function.__module__.split(".")[1:], function.__name__])
+        if name not in FUNCTIONS:
             return NotImplemented
         _check_options(name, args[1:], kwargs, FUNCTIONS[name])
         if name in NO_IDENTITY and args[0].size == 0:

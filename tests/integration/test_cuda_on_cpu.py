@@ -106,7 +106,7 @@ def test_a_run_is_saved_and_continued(tmp_path: Path, optimizer: str) -> None:
 
 def test_tiles_and_masks() -> None:
     """Costs and gradient of a picture under masks, whole and in tiles, are those of the CPU."""
-    photo, paintings = load(picture_path("rocket"), size=150), [paint("swirl", 60, 80), paint("woodcut", 70, 90)]
+    photo, paintings = load(picture_path("rocket"), size=100), [paint("swirl", 60, 80), paint("woodcut", 70, 90)]
     left = np.zeros(photo.shape[:2])
     left[:, : photo.shape[1] // 2] = 1
     masks = [left, 1 - 0.5 * left], [None, np.linspace(0, 1, 70 * 90).reshape(70, 90)]

@@ -58,12 +58,16 @@ class TestMixing:
         y.sum().backward()
         np.testing.assert_array_equal(x.grad.get(), [0, 2, 0, 1])
 
-    def test_the_gradient_of_a_host_tensor_is_on_the_device(self) -> None:
-        x = Tensor(np.ones((1, 2, 2, 3)), requires_grad=True)
-        with use_backend("cuda-on-cpu"):
-            y = ops.gram(x).sum()
-        y.backward()  # after the with block: the tape remembers where it was
-        np.testing.assert_array_equal(x.grad.get(), 6)
+    @pytest.mark.parametrize("place", [np.asarray, cupy.asarray])
+    def test_a_gradient_is_where_its_tensor_is(self, place: Any) -> None:
+        x = Tensor(place(np.ones((1, 2, 2, 3))), requires_grad=True)
+        for total in (6, 12):
+            with use_backend("cuda-on-cpu"):
+                y = ops.gram(x).sum()
+            assert isinstance(y.data, cupy.ndarray)
+            y.backward()  # after the with block: the tape remembers where it was
+            assert type(x.grad) is type(x.data)
+            np.testing.assert_array_equal(cupy.asnumpy(x.grad), total)
 
     def test_relu_rules(self) -> None:
         """The way back of a ReLU follows its rule, also of one that the convolution would fuse."""
