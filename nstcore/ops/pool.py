@@ -10,6 +10,7 @@ import numpy as np
 
 from nstcore.autograd.engine import Context, apply
 from nstcore.autograd.tensor import Tensor
+from nstcore.backend.arrays import as_array, beside
 from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError, ShapeError
 from nstcore.ops._op import Array, Case, Kernel, Op, Reach, Tolerance, check_dtypes, check_shapes, pair, register
@@ -116,7 +117,7 @@ def channel_peaks(x: Any) -> tuple[Array, Array]:
     >>> channel_peaks(np.array([[[[1.0, 9.0], [3.0, 9.0]]]]))
     (array([[3., 9.]]), array([[1, 0]]))
     """
-    x = x.data if isinstance(x, Tensor) else np.asarray(x)
+    x = x.data if isinstance(x, Tensor) else as_array(x)
     check_shapes(CHANNEL_PEAKS, (x,))
     check_dtypes(CHANNEL_PEAKS, (x,))
     values, places = apply(CHANNEL_PEAKS, (x,))
@@ -191,8 +192,9 @@ def _max_reference_back(ctx: Context, grad: Array, **params: Any) -> tuple[Array
 def _peaks_reference(ctx: Context, x: Array) -> tuple[Array, Array]:
     n, h, w, c = x.shape
     known = np.where(np.isnan(x), -np.inf, x).reshape(n, h * w, c).astype(x.dtype)
-    values = known.max(axis=1, initial=-np.inf)
-    places = np.argmax(known, axis=1) if h * w else np.zeros((n, c), np.int64)
+    if x.size == 0:
+        return beside(np.full((n, c), -np.inf, x.dtype), x), beside(np.full((n, c), -1), x)
+    values, places = known.max(axis=1), np.argmax(known, axis=1)
     return values, np.where(values == -np.inf, -1, places).astype(np.int64)
 
 

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor, no_grad
-from nstcore.backend.arrays import to_host
 from nstcore.backend.memory import reuse
 from nstcore.errors import NstError, PatchIndexError, ShapeError
 from nstcore.files import atomic_write
@@ -257,7 +256,7 @@ def _look(
     def offer(layer: str, x: Tensor) -> None:
         if field_of is not None:
             seen[layer] = field_of(x)
-        layers[layer] = layers[layer].added(to_host(x.data)[0], number, seen[layer])
+        layers[layer] = layers[layer].added(x.data[0], number, seen[layer])
 
     try:
         with traced(image) if known is None else nullcontext() as field_of:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore import ops
+from nstcore.backend.arrays import to_host
 from nstcore.visualize.receptive_field import ReceptiveField
 
 Array = NDArray[Any]
@@ -43,7 +44,7 @@ class Best:
         """These activations and those of one more picture (h, w, units); this one itself does not change."""
         if not activation.size:
             return self
-        peaks, places = ops.channel_peaks(activation[None])
+        peaks, places = map(to_host, ops.channel_peaks(activation[None]))
         highest = peaks[0]
         units = np.nonzero((highest > self.value[:, -1]) & (highest != 0))[0]
         if not len(units):
@@ -51,7 +52,7 @@ class Best:
         best = Best.from_arrays(self.value, self.places, self.several)
         if self.several:
             for unit in map(int, units):
-                best._insert_places(unit, activation[:, :, unit], image, field)
+                best._insert_places(unit, to_host(activation[:, :, unit]), image, field)
         else:
             row, column = np.divmod(places[0, units], activation.shape[1])
             best._insert(units, highest[units, None], image, row[:, None], column[:, None], field)
