@@ -127,6 +127,19 @@ void backward_winograd(const Array<T>& dy, Bits& positive, const Array<T>& w, py
 }
 
 template <class T>
+void backward_weight_winograd(const Array<T>& x, const Array<T>& dy, Bits& positive, py::tuple padding,
+                              const Unpooled& unpooled, Array<T>& dw) {
+    const ConvShape s = winograd_shape(x, dw, dy, padding, 4, unpooled);
+    const T *xp = x.data(), *dyp = dy.data();
+    const std::uint8_t* bits = bits_or_null(positive, s);
+    const bool pool = unpooled.has_value();
+    if (pool && !bits) throw std::invalid_argument("native kernel: a pooled gradient needs its bits");
+    T* dwp = dw.mutable_data();
+    py::gil_scoped_release release;
+    NST_CALL(conv2d_backward_weight_winograd_cpu<T>(xp, dyp, bits, s, pool, dwp));
+}
+
+template <class T>
 void bind(py::module_& m) {
     using py::arg;
     m.def("conv2d_forward_cpu", &forward<T>, arg("x").noconvert(), arg("w").noconvert(), arg("bias").noconvert().none(),
@@ -140,6 +153,9 @@ void bind(py::module_& m) {
     m.def("conv2d_forward_winograd_cpu", &forward_winograd<T>, arg("x").noconvert(), arg("w").noconvert(),
           arg("bias").noconvert().none(), arg("padding"), arg("edge"), arg("relu"), arg("unpooled").none(),
           arg("y").noconvert(), arg("positive").noconvert().none());
+    m.def("conv2d_backward_weight_winograd_cpu", &backward_weight_winograd<T>, arg("x").noconvert(),
+          arg("dy").noconvert(), arg("positive").noconvert().none(), arg("padding"), arg("unpooled").none(),
+          arg("dw").noconvert());
     m.def("conv2d_backward_winograd_cpu", &backward_winograd<T>, arg("dy").noconvert(),
           arg("positive").noconvert().none(), arg("w").noconvert(), arg("padding"), arg("edge"), arg("unpooled").none(),
           arg("dx").noconvert());

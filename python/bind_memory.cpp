@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "../csrc/common/blocks.h"
+#include "../csrc/common/fingerprint.h"
 #include "bindings.h"
 #include "convert.h"
 
@@ -33,9 +34,17 @@ py::array empty(const py::dtype& dtype, const std::vector<py::ssize_t>& shape, s
     return py::array(dtype, shape, {}, block->data, owner);
 }
 
+std::uint64_t fingerprint_of(const py::array& a, std::size_t step) {
+    if (!(a.flags() & py::array::c_style) || step < 1)
+        throw std::invalid_argument("native kernel: a fingerprint needs contiguous memory and a step of at least 1");
+    return fingerprint(static_cast<const unsigned char*>(a.data()), static_cast<std::size_t>(a.size()),
+                       static_cast<std::size_t>(a.itemsize()), step);
+}
+
 }  // namespace
 
 void bind_memory(py::module_& m) {
+    m.def("fingerprint", &fingerprint_of, py::arg("a").noconvert(), py::arg("step"));
     m.def("empty", &empty, py::arg("dtype"), py::arg("shape"), py::arg("bytes"));
     m.def("count_blocks", [] {
         const BlockCount count = count_blocks();

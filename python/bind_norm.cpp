@@ -74,6 +74,32 @@ void backward_pooled(const Array<T>& x, const Array<T>& top, const Array<T>& dy,
 }
 
 template <class T>
+std::int64_t picture_size(const Array<T>& x) {
+    if (x.ndim() < 1) throw wrong_shape("x");
+    return x.shape(0) ? x.size() / x.shape(0) : 0;
+}
+
+template <class T>
+void standardize_forward(const Array<T>& x, double eps, Array<double>& moments, Array<T>& y) {
+    const std::int64_t size = picture_size(x), n = x.shape(0);
+    const T* from = x.data();
+    T* to = output_like(x, y, "y");
+    double* found = output(moments, {n, 2}, "moments");
+    py::gil_scoped_release release;
+    NST_CALL(standardize_forward_cpu<T>(from, n, size, eps, found, to));
+}
+
+template <class T>
+void standardize_backward(const Array<T>& x, const Array<T>& dy, const Array<double>& moments, Array<T>& dx) {
+    const std::int64_t size = picture_size(x), n = x.shape(0);
+    const T *from = x.data(), *slopes = input_like(x, dy, "dy");
+    const double* found = input(moments, {n, 2}, "moments");
+    T* to = output_like(x, dx, "dx");
+    py::gil_scoped_release release;
+    NST_CALL(standardize_backward_cpu<T>(from, slopes, n, size, found, to));
+}
+
+template <class T>
 void bind(py::module_& m) {
     using py::arg;
     m.def("batch_norm_forward_cpu", &forward<T>, arg("x").noconvert(), arg("scale").noconvert(),
@@ -88,6 +114,10 @@ void bind(py::module_& m) {
     m.def("batch_norm_pool2d_backward_cpu", &backward_pooled<T>, arg("x").noconvert(), arg("top").noconvert(),
           arg("dy").noconvert(), arg("scale").noconvert(), arg("shift").noconvert(), arg("moments").noconvert(),
           arg("eps"), arg("given"), arg("dx").noconvert().none(), arg("dscale").noconvert(), arg("dshift").noconvert());
+    m.def("standardize_forward_cpu", &standardize_forward<T>, arg("x").noconvert(), arg("eps"),
+          arg("moments").noconvert(), arg("y").noconvert());
+    m.def("standardize_backward_cpu", &standardize_backward<T>, arg("x").noconvert(), arg("dy").noconvert(),
+          arg("moments").noconvert(), arg("dx").noconvert());
 }
 
 }  // namespace

@@ -47,6 +47,9 @@ constexpr std::int64_t winograd_channels = 16;
     template <class T>                                                                                                 \
     void conv2d_backward_winograd_cpu(const T* dy, const std::uint8_t* positive, const T* w, const ConvShape& s,       \
                                       int edge, bool pool, T* dx);                                                     \
+    template <class T>                                                                                                 \
+    void conv2d_backward_weight_winograd_cpu(const T* x, const T* dy, const std::uint8_t* positive,                    \
+                                             const ConvShape& s, bool pool, T* dw);                                    \
     }
 NST_FOR_EACH_ISA(NST_DECLARE_CONV)
 

@@ -43,49 +43,45 @@ struct Sink {
     bool stream;
 };
 
-// R positions x NR outputs, of which `cols` exist.
-template <class T, int R>
+// R positions x the outputs of `Vectors` vectors, of which `cols` exist.
+template <class T, int R, int Vectors>
 inline void position_tile(const Source<T>& x, const T* panel, const Epilogue<T>& end, int cols, const Sink<T>& to) {
     constexpr int W = Tile<T>::W, NR = Tile<T>::NR;
-    Vec<T> c0[R], c1[R];
-    for (int i = 0; i < R; i++) c0[i] = c1[i] = Vec<T>{};
+    Vec<T> sums[Vectors][R];
+    for (int v = 0; v < Vectors; v++)
+        for (int i = 0; i < R; i++) sums[v][i] = Vec<T>{};
     for (int64_t r = 0; r < x.rows; r++)
         for (int64_t j = 0; j < x.span; j++, panel += NR) {
-            const Vec<T> w0 = load(panel), w1 = load(panel + W);
+            Vec<T> weights[Vectors];
+            for (int v = 0; v < Vectors; v++) weights[v] = load(panel + v * W);
             const T* a = x.padded + r * x.ld + j;
-            for (int i = 0; i < R; i++) {
-                const T v = a[i * x.step];
-                c0[i] += v * w0;
-                c1[i] += v * w1;
-            }
+            for (int i = 0; i < R; i++)
+                for (int v = 0; v < Vectors; v++) sums[v][i] += a[i * x.step] * weights[v];
         }
-    const Vec<T> b0 = load(end.bias), b1 = load(end.bias + W);
     T edge[NR];
     for (int i = 0; i < R; i++) {
-        const Vec<T> s0 = c0[i] + b0, s1 = c1[i] + b1;
-        const Vec<T> y0 = end.relu ? relu<T>(s0) : s0, y1 = end.relu ? relu<T>(s1) : s1;
         const int64_t at = to.at + i * to.ld;
-        if (cols < NR) {
-            store(edge, y0);
-            store(edge + W, y1);
-            for (int j = 0; j < cols; j++) to.y[at + j] = edge[j];
-            if (to.bits) write_bits(to.y, at, cols, to.bits);
-            continue;
+        for (int v = 0; v < Vectors; v++) {
+            const Vec<T> sum = sums[v][i] + load(end.bias + v * W), y = end.relu ? relu<T>(sum) : sum;
+            if (cols < Vectors * W) {
+                store(edge + v * W, y);
+                continue;
+            }
+            to.stream ? store_stream(to.y + at + v * W, y) : store(to.y + at + v * W, y);
+            if (to.bits) store_bits<T>(to.bits, at + v * W, y);
         }
-        to.stream ? store_stream(to.y + at, y0) : store(to.y + at, y0);
-        to.stream ? store_stream(to.y + at + W, y1) : store(to.y + at + W, y1);
-        if (!to.bits) continue;
-        store_bits<T>(to.bits, at, y0);
-        store_bits<T>(to.bits, at + W, y1);
+        if (cols == Vectors * W) continue;
+        for (int j = 0; j < cols; j++) to.y[at + j] = edge[j];
+        if (to.bits) write_bits(to.y, at, cols, to.bits);
     }
 }
 
-template <class T, int R = Tile<T>::MR>
+template <class T, int Vectors, int R = Tile<T>::MR>
 inline void positions(int64_t count, const Source<T>& x, const T* panel, const Epilogue<T>& end, int cols,
                       const Sink<T>& to) {
     if constexpr (R > 0) {
-        if (count == R) position_tile<T, R>(x, panel, end, cols, to);
-        else positions<T, R - 1>(count, x, panel, end, cols, to);
+        if (count == R) position_tile<T, R, Vectors>(x, panel, end, cols, to);
+        else positions<T, Vectors, R - 1>(count, x, panel, end, cols, to);
     }
 }
 
@@ -213,10 +209,14 @@ void forward_narrow(const T* x, const T* w, const T* bias, const ConvShape& s, b
                 const int64_t at = ((n * s.p + p) * s.q + q) * s.k;
                 const Source<T> from{padded + (p - p0) * s.stride_h * ld + q * s.stride_w * s.c, s.stride_w * s.c, ld,
                                      s.r, s.s * s.c};
-                for (int64_t j = 0; j < panels; j++)
-                    positions<T>(min_of(MR, s.q - q), from, packed.get() + j * depth * NR, {bias + j * NR, relu},
-                                 static_cast<int>(min_of(NR, s.k - j * NR)),
-                                 {y, s.k % 8 == 0 ? positive : nullptr, at + j * NR, s.k, stream});
+                for (int64_t j = 0; j < panels; j++) {
+                    const int cols = static_cast<int>(min_of(NR, s.k - j * NR));
+                    const T* panel = packed.get() + j * depth * NR;
+                    const Epilogue<T> end{bias + j * NR, relu};
+                    const Sink<T> to{y, s.k % 8 == 0 ? positive : nullptr, at + j * NR, s.k, stream};
+                    cols <= lanes<T> ? positions<T, 1>(min_of(MR, s.q - q), from, panel, end, cols, to)
+                                     : positions<T, 2>(min_of(MR, s.q - q), from, panel, end, cols, to);
+                }
             }
         if (stream) stream_end();
     });

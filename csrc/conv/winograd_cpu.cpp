@@ -91,10 +91,13 @@ class Convolution {
     // V of tile t of a block or a lot whose groups lie `group` and whose points lie `plane` apart.
     static T* v_of(T* v, int64_t t, int64_t group) { return v + t / MR * group + t % MR * line<T>; }
 
-    // M of `count` tiles at one point.
-    static void multiply(int64_t count, const T* v, int64_t group, const T* u, int64_t depth, T* m, bool accumulate) {
+    // M of `count` tiles at one point, `channels` of a panel.
+    static void multiply(int64_t channels, int64_t count, const T* v, int64_t group, const T* u, int64_t depth, T* m,
+                         bool accumulate) {
         for (int64_t t = 0; t < count; t += MR, v += group)
-            group_rows<T>(min_of(MR, count - t), v, u, depth, m + t * m_tile, m_tile, accumulate);
+            channels <= lanes<T>
+                ? group_rows<T, 1>(min_of(MR, count - t), v, u, depth, m + t * m_tile, m_tile, accumulate)
+                : group_rows<T, 2>(min_of(MR, count - t), v, u, depth, m + t * m_tile, m_tile, accumulate);
     }
 
     void run_blocks() const {
@@ -108,8 +111,8 @@ class Convolution {
             for (int64_t t = 0; t < count; t++) tile_in<T, Edge>(job, grid.place(first + t), v_of(v, t, group), plane);
             for (int64_t panel = 0; panel < panels; panel++) {
                 for (int64_t p = 0; p < points; p++)
-                    multiply(count, v + p * plane, group, u.get() + (panel * points + p) * u_plane(), job.c, m + p * NR,
-                             false);
+                    multiply(width(panel), count, v + p * plane, group, u.get() + (panel * points + p) * u_plane(),
+                             job.c, m + p * NR, false);
                 finish(panel, first, count, m);
             }
             if (stream) stream_end();
@@ -163,8 +166,8 @@ class Convolution {
             for (int i = 0; i < in; i++) {
                 transform_weights<T, Edge>(taps, depth, i, u, lot.row_plane());
                 for (int64_t j = 0; j < in; j++)
-                    multiply(count, v + (i * in + j) * lot.plane + c * MR, lot.group, u + j * lot.row_plane(), depth,
-                             m + (i * in + j) * NR, c > 0);
+                    multiply(width(panel), count, v + (i * in + j) * lot.plane + c * MR, lot.group,
+                             u + j * lot.row_plane(), depth, m + (i * in + j) * NR, c > 0);
             }
         }
         finish(panel, first, count, m);

@@ -50,14 +50,39 @@ struct TileGrid {
 // How a vector of the map is read: as it is, where its bit is set, or from its window where its bit is set.
 enum class Reading { plain, masked, windows };
 
+// The pixels of a tile whose first one is (y0, x0) of image n, and maybe lies outside.
 template <class T, Reading How>
-inline Vec<T> load_map(const WinogradJob<T>& job, int64_t n, int64_t y, int64_t x, int64_t c) {
-    const int64_t at = ((n * job.h + y) * job.w + x) * job.c + c;
-    if constexpr (How == Reading::plain) return load(job.map + at);
-    if constexpr (How == Reading::masked) return where_bits<T>(job.map_positive, at, load(job.map + at));
-    const int64_t window = ((n * (job.h / 2) + y / 2) * (job.w / 2) + x / 2) * job.c + c;
-    return where_bits<T>(job.map_positive, at, load(job.map + window));
-}
+struct Pixels {
+    const T* map;
+    const std::uint8_t* bits;
+    int64_t first;  // the element of the first pixel
+    Pixels(const WinogradJob<T>& job, int64_t n, int64_t y0, int64_t x0)
+        : map(job.map), bits(job.map_positive), first(((n * job.h + y0) * job.w + x0) * job.c) {}
+    // The vector at channel c of pixel (i, j), which is element `at`.
+    Vec<T> operator()(int64_t at, int, int, int64_t) const {
+        const Vec<T> v = load(map + at);
+        return How == Reading::masked ? where_bits<T>(bits, at, v) : v;
+    }
+};
+
+template <class T>
+struct Pixels<T, Reading::windows> {
+    const T* map;
+    const std::uint8_t* bits;
+    int64_t first, window, column, row, y_odd, x_odd;
+    Pixels(const WinogradJob<T>& job, int64_t n, int64_t y0, int64_t x0)
+        : map(job.map),
+          bits(job.map_positive),
+          first(((n * job.h + y0) * job.w + x0) * job.c),
+          window(((n * (job.h / 2) + (y0 >> 1)) * (job.w / 2) + (x0 >> 1)) * job.c),
+          column(job.c),
+          row(job.w / 2 * job.c),
+          y_odd(y0 & 1),
+          x_odd(x0 & 1) {}
+    Vec<T> operator()(int64_t at, int i, int j, int64_t c) const {
+        return where_bits<T>(bits, at, load(map + window + (y_odd + i) / 2 * row + (x_odd + j) / 2 * column + c));
+    }
+};
 
 // Rows or columns of a map of `size` that can be read: an odd last one lies in no window.
 template <Reading How>
@@ -70,47 +95,71 @@ inline int64_t readable(int64_t size) {
 template <class T>
 constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
 
-// V of the tile whose first input is (y0, x0) of image n, from its first line in its group on, its points `plane`
-// elements apart; Inside: no part of it lies outside the map.
-template <class T, int Edge, Reading How, bool Inside>
-void transform_tile(const WinogradJob<T>& job, int64_t n, int64_t y0, int64_t x0, T* v, int64_t plane) {
-    using F = Winograd<T, Edge>;
-    const int64_t h = readable<How>(job.h), w = readable<How>(job.w);
-    for (int64_t c = 0; c < job.c; c += lanes<T>) {
-        Vec<T> e[F::points];
-        for (int j = 0; j < F::in; j++) {
-            Vec<T> d[F::in];
-            for (int i = 0; i < F::in; i++) {
-                const bool in = Inside || (y0 + i >= 0 && x0 + j >= 0 && y0 + i < h && x0 + j < w);
-                d[i] = in ? load_map<T, How>(job, n, y0 + i, x0 + j, c) : Vec<T>{};
+// What becomes of a tile's pixels along an axis: `taken` of them are read, `in` points are made.
+template <class T, int Edge>
+struct InputPoints {
+    static constexpr int taken = Winograd<T, Edge>::in, in = taken;
+    static void of(const Vec<T>* d, int s, Vec<T>* o, int so) { Winograd<T, Edge>::input(d, s, o, so); }
+};
+
+// Where the points of a tile lie: planes of points, in them groups of `line` channels.
+struct Room {
+    int64_t plane, group;
+};
+
+// The points of channels c0 .. c0 + channels of the tile whose first pixel is (y0, x0) of image n; Inside: no part of
+// it lies outside the map.
+template <class T, class Side, Reading How, bool Inside>
+void transform_tile(const WinogradJob<T>& job, int64_t n, int64_t y0, int64_t x0, int64_t c0, int64_t channels,
+                    const Room room, T* to) {
+    constexpr int N = Side::taken, in = Side::in;
+    const int64_t h = readable<How>(job.h), w = readable<How>(job.w), column = job.c, row = job.w * job.c;
+    const Pixels<T, How> pixels(job, n, y0, x0);
+    for (int64_t c = 0; c < channels; c += lanes<T>) {
+        Vec<T> e[in * N];
+        int64_t top = pixels.first + c0 + c;
+        for (int j = 0; j < N; j++, top += column) {
+            Vec<T> d[N];
+            int64_t at = top;
+            for (int i = 0; i < N; i++, at += row) {
+                const bool there = Inside || (y0 + i >= 0 && x0 + j >= 0 && y0 + i < h && x0 + j < w);
+                d[i] = there ? pixels(at, i, j, c0 + c) : Vec<T>{};
             }
-            F::input(d, 1, e + j, F::in);
+            Side::of(d, 1, e + j, N);
         }
-        for (int i = 0; i < F::in; i++) {
-            Vec<T> row[F::in];
-            F::input(e + i * F::in, 1, row, 1);
-            for (int j = 0; j < F::in; j++)
-                store(v + (i * F::in + j) * plane + c / line<T> * line<T> * Tile<T>::MR + c % line<T>, row[j]);
+        T* place = to + c / line<T> * room.group + c % line<T>;
+        for (int i = 0; i < in; i++) {
+            Vec<T> points[in];
+            Side::of(e + i * N, 1, points, 1);
+            for (int j = 0; j < in; j++, place += room.plane) store(place, points[j]);
         }
     }
 }
 
-template <class T, int Edge, Reading How>
-void tile_in(const WinogradJob<T>& job, const TilePlace& at, T* v, int64_t plane) {
-    constexpr int in = Winograd<T, Edge>::in;
-    const int64_t y = at.y - job.top, x = at.x - job.left;
-    const bool inside = y >= 0 && x >= 0 && y + in <= readable<How>(job.h) && x + in <= readable<How>(job.w);
-    inside ? transform_tile<T, Edge, How, true>(job, at.n, y, x, v, plane)
-           : transform_tile<T, Edge, How, false>(job, at.n, y, x, v, plane);
+template <class T, class Side, Reading How>
+void transform_tile(const WinogradJob<T>& job, int64_t n, int64_t y, int64_t x, int64_t c0, int64_t channels,
+                    const Room room, T* to) {
+    const bool inside =
+        y >= 0 && x >= 0 && y + Side::taken <= readable<How>(job.h) && x + Side::taken <= readable<How>(job.w);
+    inside ? transform_tile<T, Side, How, true>(job, n, y, x, c0, channels, room, to)
+           : transform_tile<T, Side, How, false>(job, n, y, x, c0, channels, room, to);
 }
 
+// The same with the map read as the job says.
+template <class T, class Side>
+void transform_tile(const WinogradJob<T>& job, int64_t n, int64_t y, int64_t x, int64_t c0, int64_t channels,
+                    const Room room, T* to) {
+    if (job.pooled == Pooled::map) transform_tile<T, Side, Reading::windows>(job, n, y, x, c0, channels, room, to);
+    else if (job.map_positive) transform_tile<T, Side, Reading::masked>(job, n, y, x, c0, channels, room, to);
+    else transform_tile<T, Side, Reading::plain>(job, n, y, x, c0, channels, room, to);
+}
+
+// V of a tile, from its first line in its group on, its points `plane` elements apart.
 template <class T, int Edge>
 void tile_in(const WinogradJob<T>& job, const TilePlace& at, T* v, int64_t plane) {
-    if (job.pooled == Pooled::map) tile_in<T, Edge, Reading::windows>(job, at, v, plane);
-    else if (job.map_positive) tile_in<T, Edge, Reading::masked>(job, at, v, plane);
-    else tile_in<T, Edge, Reading::plain>(job, at, v, plane);
+    transform_tile<T, InputPoints<T, Edge>>(job, at.n, at.y - job.top, at.x - job.left, 0, job.c,
+                                            {plane, line<T> * Tile<T>::MR}, v);
 }
-
 // Whole lines are written together: halves could not be streamed.
 template <class T>
 constexpr int line_step = min_of<int>(line<T>, Tile<T>::NR);
@@ -218,38 +267,33 @@ void tile_out(const WinogradJob<T>& job, const TilePlace& at, const T* m, int64_
           : write_tile<T, Edge, false>(job, at, m, k0, channels, stream);
 }
 
-// C[R][NR] (+)= V[R][depth] U[depth][NR] for R tiles of a group; its rows are ldc apart.
-template <class T, int R>
+// C[R][NR] (+)= V[R][depth] U[depth][NR] for R tiles of a group; its rows are ldc apart. Vectors: 1 where there are no
+// more output channels than in a vector, half of NR.
+template <class T, int R, int Vectors>
 inline void group_product(const T* v, const T* u, int64_t depth, T* c, int64_t ldc, bool accumulate) {
     constexpr int W = Tile<T>::W, NR = Tile<T>::NR, MR = Tile<T>::MR, L = line<T>, ahead = 4;
-    Vec<T> c0[R], c1[R];
-    for (int r = 0; r < R; r++) {
-        c0[r] = accumulate ? load(c + r * ldc) : Vec<T>{};
-        c1[r] = accumulate ? load(c + r * ldc + W) : Vec<T>{};
-    }
+    Vec<T> sums[Vectors][R];
+    for (int j = 0; j < Vectors; j++)
+        for (int r = 0; r < R; r++) sums[j][r] = accumulate ? load(c + r * ldc + j * W) : Vec<T>{};
     for (int64_t k = 0; k < depth; k += L, v += MR * L) {
         for (int r = 0; r < R; r++) __builtin_prefetch(v + (ahead * MR + r) * L);
 #pragma GCC unroll 4
         for (int i = 0; i < L; i++, u += NR) {
-            const Vec<T> u0 = load(u), u1 = load(u + W);
-            for (int r = 0; r < R; r++) {
-                const T s = v[r * L + i];
-                c0[r] += s * u0;
-                c1[r] += s * u1;
-            }
+            Vec<T> of[Vectors];
+            for (int j = 0; j < Vectors; j++) of[j] = load(u + j * W);
+            for (int r = 0; r < R; r++)
+                for (int j = 0; j < Vectors; j++) sums[j][r] += v[r * L + i] * of[j];
         }
     }
-    for (int r = 0; r < R; r++) {
-        store(c + r * ldc, c0[r]);
-        store(c + r * ldc + W, c1[r]);
-    }
+    for (int r = 0; r < R; r++)
+        for (int j = 0; j < Vectors; j++) store(c + r * ldc + j * W, sums[j][r]);
 }
 
-template <class T, int R = Tile<T>::MR>
+template <class T, int Vectors, int R = Tile<T>::MR>
 inline void group_rows(int64_t rows, const T* v, const T* u, int64_t depth, T* c, int64_t ldc, bool accumulate) {
     if constexpr (R > 0) {
-        if (rows == R) group_product<T, R>(v, u, depth, c, ldc, accumulate);
-        else group_rows<T, R - 1>(rows, v, u, depth, c, ldc, accumulate);
+        if (rows == R) group_product<T, R, Vectors>(v, u, depth, c, ldc, accumulate);
+        else group_rows<T, Vectors, R - 1>(rows, v, u, depth, c, ldc, accumulate);
     }
 }
 

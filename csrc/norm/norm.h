@@ -9,6 +9,9 @@
 // The pooled functions have a ReLU and a 2x2 max pool of stride 2 behind it; a last row or column without a partner is
 // dropped. They keep, for each window, x where the normalised value is largest (the first of equal ones; a NaN before
 // everything), by which backward finds it again, and write no map of the full size but dx.
+//
+// standardize: each of n pictures of `size` numbers to mean 0 and variance 1, y = (x - mean) / sqrt(variance + eps);
+// moments: (n, 2), its mean and 1 / sqrt(variance + eps), which backward reads.
 #pragma once
 
 #include <cstdint>
@@ -30,21 +33,26 @@ struct NormPoolShape {
     NormShape norm() const { return {n * h * w, c, eps, true, given}; }
 };
 
-#define NST_DECLARE_NORM(ns)                                                                                        \
-    namespace ns {                                                                                                  \
-    template <class T>                                                                                              \
-    void batch_norm_forward_cpu(const T* x, const T* scale, const T* shift, const NormShape& s, double* moments,    \
-                                T* y);                                                                              \
-    template <class T>                                                                                              \
-    void batch_norm_backward_cpu(const T* x, const T* dy, const T* scale, const T* shift, const double* moments,    \
-                                 const NormShape& s, T* dx, T* dscale, T* dshift); /* dx may be null: not wanted */ \
-    template <class T>                                                                                              \
-    void batch_norm_pool2d_forward_cpu(const T* x, const T* scale, const T* shift, const NormPoolShape& s,          \
-                                       double* moments, T* y, T* top);                                              \
-    template <class T>                                                                                              \
-    void batch_norm_pool2d_backward_cpu(const T* x, const T* top, const T* dy, const T* scale, const T* shift,      \
-                                        const double* moments, const NormPoolShape& s, T* dx, T* dscale,            \
-                                        T* dshift); /* dx may be null */                                            \
+#define NST_DECLARE_NORM(ns)                                                                                         \
+    namespace ns {                                                                                                   \
+    template <class T>                                                                                               \
+    void batch_norm_forward_cpu(const T* x, const T* scale, const T* shift, const NormShape& s, double* moments,     \
+                                T* y);                                                                               \
+    template <class T>                                                                                               \
+    void batch_norm_backward_cpu(const T* x, const T* dy, const T* scale, const T* shift, const double* moments,     \
+                                 const NormShape& s, T* dx, T* dscale, T* dshift); /* dx may be null: not wanted */  \
+    template <class T>                                                                                               \
+    void batch_norm_pool2d_forward_cpu(const T* x, const T* scale, const T* shift, const NormPoolShape& s,           \
+                                       double* moments, T* y, T* top);                                               \
+    template <class T>                                                                                               \
+    void batch_norm_pool2d_backward_cpu(const T* x, const T* top, const T* dy, const T* scale, const T* shift,       \
+                                        const double* moments, const NormPoolShape& s, T* dx, T* dscale,             \
+                                        T* dshift); /* dx may be null */                                             \
+    template <class T>                                                                                               \
+    void standardize_forward_cpu(const T* x, std::int64_t n, std::int64_t size, double eps, double* moments, T* y);  \
+    template <class T>                                                                                               \
+    void standardize_backward_cpu(const T* x, const T* dy, std::int64_t n, std::int64_t size, const double* moments, \
+                                  T* dx);                                                                            \
     }
 NST_FOR_EACH_ISA(NST_DECLARE_NORM)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import numpy as np
 
 from nstcore.backend import current_backend
 from nstcore.backend.arrays import on_device
+from nstcore.backend.loading import module as _native
 from nstcore.errors import DTypeError, GradientError
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ def fingerprint(a: Array) -> int:
         return 0
     # An odd step shares no factor with a power of two, so every channel is met.
     step = 1 if a.nbytes <= FINGERPRINT_BYTES else a.size // FINGERPRINT_SAMPLE | 1
-    flat = a.reshape(-1, order="A") if a.flags.forc else a.flat
-    return zlib.crc32(np.ascontiguousarray(flat[::step]).data)
+    if a.flags.forc:
+        return int(_native.fingerprint(a if a.flags.c_contiguous else a.T, step))
+    return int(_native.fingerprint(np.ascontiguousarray(a.flat[::step]), 1))
 
 
 def native_order(a: Array) -> Array:

@@ -14,7 +14,8 @@ from typing import Any
 
 from nstcore.errors import ArgumentError
 
-BACKENDS = ("cpu", "reference", "cuda", "cuda-on-cpu")
+HOST_BACKENDS = ("cpu", "reference")  # always there
+BACKENDS = (*HOST_BACKENDS, "cuda", "cuda-on-cpu")
 
 _active: ContextVar[str | None] = ContextVar("nstcore_backend", default=None)
 

@@ -8,12 +8,14 @@ import sys
 import warnings
 from typing import Any
 
-BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 2, 130, 141  # 128 and the signal's number, as shells count
+from nstcore.cli import _stop
+
+BAD_INPUT, PIPE_CLOSED = 2, 141  # 128 and the signal's number, as shells count
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run ``nst`` and return its exit code: 0, 2 for bad input, 130 after Ctrl-C; other errors of ours give 1.
+    """Run ``nst`` and return its exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM; else 1.
 
     141 when the reader of the output has gone, as if SIGPIPE had ended it: its answer is not known then, and 0 would
     be one of ``nst faces verify``. A stream that was closed from the start loses what is written.
@@ -32,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.flush()  # while an error can still be told
         return code
     except KeyboardInterrupt:
-        return _say("interrupted", INTERRUPTED)
+        return _say("interrupted", _stop.code())
     except BrokenPipeError:
         _drop_output()  # its reader has gone
         return PIPE_CLOSED
@@ -73,7 +75,8 @@ def _run(arguments: list[str]) -> int:
     from nstcore.cli.app import Escape, app
 
     try:
-        code = app(arguments, prog_name="nst", standalone_mode=False)
+        with _stop.politely():
+            code = app(arguments, prog_name="nst", standalone_mode=False)
     except Escape as escape:
         raise escape.reason from None
     return code if isinstance(code, int) else 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from nstcore.cli import INTERRUPTED
+from nstcore.cli import _stop
 from nstcore.cli._style_job import Job, Options
 from nstcore.errors import ArgumentError, NstError
 from nstcore.style.settings import Settings
@@ -38,7 +38,7 @@ def photographs(content: Path) -> list[Path] | None:
 
 
 def run(options: Options, settings: Settings, photos: list[Path]) -> int:
-    """Paint every photograph into the folder that ``-o`` names; 1 when some failed, 130 after Ctrl-C."""
+    """Paint every photograph into the folder that ``-o`` names; 1 when some failed, 130 or 143 when it was stopped."""
     folder = DEFAULT_FOLDER if options.output == DEFAULT_OUTPUT else options.output
     given = [name for name in ONE_ONLY if getattr(options, name)]
     if given:
@@ -61,7 +61,7 @@ def run(options: Options, settings: Settings, photos: list[Path]) -> int:
         except (NstError, MemoryError) as error:
             failures.append(f"{photo}: {error or 'out of memory'}")
             continue
-        if code == INTERRUPTED:
+        if code in _stop.CODES:
             return code
     for failure in failures:
         typer.echo(f"failed: {failure}", err=True)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from nstcore.cli import INTERRUPTED, _progress
+from nstcore.cli import _progress, _stop
 from nstcore.errors import ArgumentError, NonFiniteError
 from nstcore.style.settings import Settings
 
@@ -88,7 +84,7 @@ class Job:
         net = self.network()
         if options.plan:
             return self._plan(net)
-        with terminated_as_interrupted(), _progress.bar(self.steps, quiet=options.as_json) as show:
+        with _progress.bar(self.steps, quiet=options.as_json) as show:
 
             def after_step(progress: Any) -> None:
                 show(progress.row)
@@ -191,7 +187,7 @@ class Job:
                 typer.echo(json.dumps({"output": None, **summary}, indent=2))
             else:
                 typer.echo(f"{self.output}: {result.stopped} before the first step; nothing was written")
-            return INTERRUPTED
+            return _stop.code()
         self._write(self.output, result.image)
         if options.history:
             report.write_csv(options.history, result.history)
@@ -203,21 +199,4 @@ class Job:
             typer.echo(f"{self.output}: {report.sentence(summary)}")
             if result.stopped == "interrupted" and options.saved:
                 typer.echo(f"to continue, give the same command with --resume {options.saved}")
-        return INTERRUPTED if result.stopped == "interrupted" else 0
-
-
-@contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """Let a polite kill, such as a time limit's, keep what is done, as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():  # the only one that may set handlers
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
+        return _stop.code() if result.stopped == "interrupted" else 0

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from nstcore.cli import INTERRUPTED, _progress
+from nstcore.cli import _progress, _stop
 from nstcore.errors import OutputError
 from nstcore.style.settings import Settings
 
@@ -55,7 +55,7 @@ def demo(
     page.write(folder / "index.html", title, words, sections)
     state = "interrupted, with what was reached; open it" if interrupted else "open it"
     typer.echo(f"{folder / 'index.html'}: {state} in a browser; the pictures lie beside it")
-    return INTERRUPTED if interrupted else 0
+    return _stop.code() if interrupted else 0
 
 
 def _check_folder(path: Path) -> None:

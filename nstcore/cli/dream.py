@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nstcore.cli import INTERRUPTED, _pictures, _progress
+from nstcore.cli import _pictures, _progress, _stop
 from nstcore.errors import ArgumentError
 
 
@@ -69,7 +69,7 @@ def dream(
                 break
     if not made:
         typer.echo(f"{output}: interrupted before the first step; nothing was written")
-        return INTERRUPTED
+        return _stop.code()
     save(output, np.concatenate(made, axis=1))
     if as_json:
         typer.echo(
@@ -78,7 +78,7 @@ def dream(
     else:
         words = ", ".join(f"unit {row['unit']} {row['first']:.4g} -> {row['last']:.4g}" for row in rows)
         typer.echo(f"{output}: {name}, {words}{'; interrupted, this is what was reached' if found.stopped else ''}")
-    return INTERRUPTED if found.stopped else 0
+    return _stop.code() if found.stopped else 0
 
 
 def _tell(show: Callable[[int, str], None], done: int, step: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nstcore.cli import INTERRUPTED, _pictures, _progress, print_error
+from nstcore.cli import _pictures, _progress, _stop, print_error
 from nstcore.errors import ArgumentError, PatchIndexError
 
 FIRST_UNITS = 16
@@ -74,7 +74,7 @@ class _Job:
         try:
             self.found = self._indexed()
         except KeyboardInterrupt:
-            return INTERRUPTED
+            return _stop.code()
         self._tell_skipped()
         with _progress.counter("drawing", self._patch_count(chosen), self.as_json) as drawn:
             from nstcore.visualize.show import make_cells

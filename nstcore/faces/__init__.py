@@ -19,6 +19,7 @@ from nstcore.faces.evaluate import Evaluation, evaluate
 from nstcore.faces.face import Face
 from nstcore.faces.gallery import Gallery
 from nstcore.faces.head import VerificationHead, load_head
+from nstcore.faces.head_fit import HeadReport, fit_head
 from nstcore.faces.oneshot import OneShot, one_shot
 from nstcore.faces.pipeline import encode_faces
 from nstcore.faces.quality import Quality, problems, quality
@@ -30,8 +31,8 @@ from nstcore.faces.verify import verify
 
 __all__ = [
     "Augmentation", "Calibration", "CalibrationReport", "Encoder", "Enrolment", "Evaluation", "Face", "Found",
-    "Gallery", "Match", "OneShot", "Person", "Photo", "Quality", "Sampler", "TrainSettings", "Trained",
+    "Gallery", "HeadReport", "Match", "OneShot", "Person", "Photo", "Quality", "Sampler", "TrainSettings", "Trained",
     "Verification", "VerificationHead", "align", "calibrate", "detect", "draw", "encode", "encode_faces", "evaluate",
-    "jittered", "jittered_chips", "load_encoder", "load_head", "one_shot", "problems", "quality", "train_encoder",
-    "verify",
+    "fit_head", "jittered", "jittered_chips", "load_encoder", "load_head", "one_shot", "problems", "quality",
+    "train_encoder", "verify",
 ]  # fmt: skip

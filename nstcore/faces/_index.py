@@ -191,7 +191,11 @@ class Index:
             waiting, count = short, 4 * count
         return found
 
-    def distance(self, query: Vectors, person: int) -> float | None:
-        """Distance of one encoding (1, d) to a person; None to one without a photograph."""
+    def nearest(self, query: Vectors, person: int) -> tuple[float, int] | None:
+        """Distance of one encoding (1, d) to a person, and the row of the nearest photograph; None if there is none."""
         rows = np.flatnonzero(self.people == person)
-        return float(np.sqrt(to_host(ops.pairwise_sqdist(query, self.points[rows])).min())) if len(rows) else None
+        if not len(rows):
+            return None
+        squares = to_host(ops.pairwise_sqdist(query, self.points[rows]))[0]
+        first = int(np.argmin(squares))
+        return float(np.sqrt(squares[first])), int(rows[first])

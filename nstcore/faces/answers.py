@@ -15,7 +15,8 @@ class Verification:
 
     distance: Euclidean, between the encodings (or by the gallery's rule, where a person has several photographs).
     margin: threshold − distance; the larger, the surer, negative where the answer is no.
-    probability: by the calibration; `calibrated` tells whether that was fitted on the user's own pairs.
+    probability: by the calibration; `calibrated` tells whether that was fitted on the user's own pairs. Where `by_head`
+    is true, it comes from a verification head instead.
     compared: what the face was compared with, such as a file or "anna (3 photographs)".
     """
 
@@ -26,6 +27,7 @@ class Verification:
     probability: float
     calibrated: bool
     compared: str
+    by_head: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Give all fields as plain values."""
@@ -50,6 +52,7 @@ class Match:
     probability: float
     calibrated: bool
     compared: str
+    by_head: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Give all fields as plain values; an infinite distance as None."""

@@ -15,7 +15,7 @@ from nstcore.faces.face import Face
 
 
 class Candidate(Protocol):
-    """A person that a face may be of: the distance to the person and from how many photographs."""
+    """A person that a face may be of: the distance to the person, from how many photographs, and what a head says."""
 
     @property
     def name(self) -> str: ...
@@ -23,21 +23,29 @@ class Candidate(Protocol):
     def distance(self) -> float: ...
     @property
     def photos(self) -> int: ...
+    @property
+    def probability(self) -> float | None: ...
 
 
 def verification(
-    distance: float, calibration: Calibration, *, threshold: float | None = None, compared: str
+    distance: float,
+    calibration: Calibration,
+    *,
+    threshold: float | None = None,
+    compared: str,
+    probability: float | None = None,
 ) -> Verification:
     """Whether two faces at a distance are one person's: yes where distance ≤ threshold.
 
     threshold: another one than the calibration's. compared: what the face was compared with, in words.
+    probability: what a verification head says; None takes the calibration's.
 
     Raises `ArgumentError` for a threshold that is not a number above 0.
     """
     limit = chosen_threshold(calibration, threshold)
     return Verification(
-        distance <= limit, distance, limit, limit - distance, calibration.probability(distance),
-        calibration.calibrated, compared,
+        distance <= limit, distance, limit, limit - distance, _probability(distance, probability, calibration),
+        calibration.calibrated, compared, probability is not None,
     )  # fmt: skip
 
 
@@ -139,5 +147,10 @@ def _match(
         compared += ", who is another face in this picture"
     return Match(
         face, name, candidates[0].name, told.distance, limit, limit - told.distance,
-        calibration.probability(told.distance), calibration.calibrated, compared,
+        _probability(told.distance, told.probability, calibration), calibration.calibrated, compared,
+        told.probability is not None,
     )  # fmt: skip
+
+
+def _probability(distance: float, by_head: float | None, calibration: Calibration) -> float:
+    return calibration.probability(distance) if by_head is None else by_head

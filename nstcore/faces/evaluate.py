@@ -161,7 +161,7 @@ def evaluate(
     pairs, points = all_pairs(encodings, labels), as_encodings(encodings)
     order, person = in_order(points, labels)
     found = open_set(points[order], person[order], calibration.threshold)
-    return _evaluate(pairs, calibration, rates, _people_folds(pairs, person), found, len(person))
+    return _evaluate(pairs, calibration, rates, people_folds(pairs, person), found, len(person))
 
 
 def evaluate_pairs(
@@ -237,16 +237,16 @@ def _validation(curve: Roc, same: Array, different: int, rate: float) -> Validat
     return Validation(rate, threshold, Rate.of(int((same <= threshold).sum()), len(same), CONFIDENCE))
 
 
-def _people_folds(pairs: Pairs, person: Array) -> list[tuple[Array, Array]]:
+def people_folds(pairs: Pairs, person: Array, most: int = FOLDS) -> list[tuple[Array, Array]]:
     """Folds that share no person: tried are the pairs inside a fold, the threshold comes from those outside it.
 
-    Ten, or fewer where not every fold would have two people, one of them with two photographs. The people, numbered by
-    `in_order`, are dealt out in an order that is always the same and does not depend on their names.
+    `most` of them, or fewer where not every fold would have two people, one of them with two photographs. The people,
+    numbered by `in_order`, are dealt out in an order that is always the same and does not depend on their names.
     """
     photographs = np.bincount(person)
     order = np.random.default_rng(0).permutation(len(photographs))
     several, one = order[photographs[order] > 1], order[photographs[order] == 1]
-    count = min(FOLDS, len(several), (len(several) + len(one)) // 2)
+    count = min(most, len(several), (len(several) + len(one)) // 2)
     if count < 2:
         return []
     fold = np.empty(len(photographs), np.intp)

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError, GalleryError
+from nstcore.faces import _head_row
 from nstcore.faces import people as who
 from nstcore.faces._index import body, unpack
 from nstcore.faces._rows import Facts, insert
 from nstcore.faces.calibration import Calibration
+from nstcore.faces.head import VerificationHead
 from nstcore.faces.records import clean_name
 from nstcore.faces.store import MAX_SIZE, Identity, Store
 from nstcore.files import PathLike, atomic_write
@@ -24,6 +26,7 @@ from nstcore.weights.format import array_digest, meta_digest
 FORMAT, VERSION = "nstcore-gallery", 1
 MAX_PHOTOS = 1 << 24
 _KEYS = ("encodings", "facts")
+_HEAD = "head"  # a third array, where there is a verification head: its weights and bias
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Content:
     owners: list[int]
     facts: list[Facts]
     encodings: NDArray[np.float32]
+    head: VerificationHead | None = None
 
     @property
     def identity(self) -> Identity:
@@ -100,10 +104,15 @@ class Content:
         return sorted(wanted)
 
 
-def write(path: PathLike, connection: sqlite3.Connection, about: tuple[Identity, str | None]) -> int:
+def write(
+    path: PathLike,
+    connection: sqlite3.Connection,
+    about: tuple[Identity, str | None],
+    head: VerificationHead | None = None,
+) -> int:
     """Write the gallery atomically, for its owner alone; give the number of photographs.
 
-    about: the encoder that it is for, and its calibration.
+    about: the encoder that it is for, and its calibration. head: its verification head.
     """
     (model, digest, size), calibration = about
     rows = who.all_rows(connection)
@@ -111,6 +120,9 @@ def write(path: PathLike, connection: sqlite3.Connection, about: tuple[Identity,
     names: dict[int | None, str] = {row.id: row.name for row in rows}
     people = [{"name": row.name, "merged_into": names.get(row.merged_into), "removed": row.removed} for row in rows]
     encodings, owners = _encodings(connection, size)
+    arrays: dict[str, NDArray[Any]] = {"encodings": encodings}
+    if head is not None:
+        arrays[_HEAD] = _head_row.numbers(head)
     photos = [
         {"person": place[owner], "source": photo.source, "digest": photo.digest, "about": photo.about}
         for photo, owner in zip(who.photos(connection), owners.tolist(), strict=True)
@@ -118,14 +130,16 @@ def write(path: PathLike, connection: sqlite3.Connection, about: tuple[Identity,
     facts: dict[str, Any] = {
         "format": FORMAT, "format_version": VERSION, "model": model, "digest_of_model": digest, "size": size,
         "calibration": None if calibration is None else Calibration.from_stored(calibration).to_json(),
-        "people": people, "photos": photos, "digests": {"encodings": array_digest(encodings)},
+        "people": people, "photos": photos, "digests": {key: array_digest(a) for key, a in arrays.items()},
     }  # fmt: skip
+    if head is not None:
+        facts["head"] = {"form": head.form}
     facts["digest"] = meta_digest(facts)
     text = np.frombuffer(json.dumps(facts, separators=(",", ":"), allow_nan=False).encode("ascii"), np.uint8)
     if text.nbytes + encodings.nbytes > archive.MAX_FILE_BYTES - (1 << 20):
         raise GalleryError(f"[gallery] an export holds at most {archive.MAX_FILE_BYTES >> 20} MiB, got more")
 
-    arrays: dict[str, NDArray[Any]] = dict(zip(_KEYS, (encodings, text), strict=True))
+    arrays["facts"] = text
     members = [(key, npy.header(a), a.reshape(-1).view(np.uint8).data) for key, a in arrays.items()]
 
     def store(file: BinaryIO) -> None:
@@ -159,12 +173,13 @@ def read(path: PathLike) -> Content:
     try:
         with open(path, "rb") as file:
             blocks = archive.read_members(file)
-        if set(blocks) != set(_KEYS):
-            raise ValueError("does not have the two arrays of a gallery's export")
+        if set(blocks) not in (set(_KEYS), {*_KEYS, _HEAD}):
+            raise ValueError("does not have the arrays of a gallery's export")
         encodings, text = (npy.parse(blocks[key]) for key in _KEYS)
+        head = npy.parse(blocks[_HEAD]) if _HEAD in blocks else None
         if text.dtype != np.uint8 or text.ndim != 1:
             raise ValueError("has facts that are no text")
-        return _content(encodings, json.loads(text.tobytes()))
+        return _content(encodings, json.loads(text.tobytes()), head)
     except OSError as error:
         raise GalleryError(f"[gallery] {path} cannot be read: {error.strerror or error}") from error
     except KeyError as error:
@@ -173,11 +188,13 @@ def read(path: PathLike) -> Content:
         raise GalleryError(f"[gallery] {path} is not a gallery's export, or damaged: it {error}") from error
 
 
-def _content(encodings: NDArray[Any], facts: Any) -> Content:
+def _content(encodings: NDArray[Any], facts: Any, head: NDArray[Any] | None) -> Content:
     """Compare facts and encodings; raises ValueError, KeyError or TypeError where they do not fit."""
     if not isinstance(facts, dict) or (facts.get("format"), facts.get("format_version")) != (FORMAT, VERSION):
         raise ValueError("is of another format or version")
-    if facts.get("digest") != meta_digest(facts) or facts["digests"] != {"encodings": array_digest(encodings)}:
+    arrays = {"encodings": encodings} if head is None else {"encodings": encodings, _HEAD: head}
+    digests_of = {key: array_digest(array) for key, array in arrays.items()}
+    if facts.get("digest") != meta_digest(facts) or facts["digests"] != digests_of:
         raise ValueError("does not match its digest: the file was altered")
     size, photos, model, digest = (facts[key] for key in ("size", "photos", "model", "digest_of_model"))
     if not (type(size) is int and 1 <= size <= MAX_SIZE and isinstance(model, str) and isinstance(digest, str)):
@@ -197,7 +214,21 @@ def _content(encodings: NDArray[Any], facts: Any) -> Content:
     digests = [fact.digest for fact in checked if fact.digest]
     if len(set(digests)) != len(digests):
         raise ValueError("has one picture twice")
-    return Content(model, digest, size, calibration, people, owners, checked, np.ascontiguousarray(encodings))
+    return Content(
+        model, digest, size, calibration, people, owners, checked, np.ascontiguousarray(encodings),
+        _head(facts.get("head"), head, size, digest),
+    )  # fmt: skip
+
+
+def _head(facts: Any, array: NDArray[Any] | None, size: int, digest: str) -> VerificationHead | None:
+    if array is None:
+        return None
+    if not isinstance(facts, dict) or array.shape != (size + 1,):
+        raise ValueError("has a verification head for other encodings")
+    try:
+        return _head_row.from_numbers(facts["form"], array, digest)
+    except ArgumentError as error:
+        raise ValueError(f"has a verification head of no known form: {error}") from error
 
 
 def _calibration(facts: Any) -> str | None:

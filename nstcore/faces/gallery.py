@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError, GalleryError, ShapeError
+from nstcore.faces import _head_row
 from nstcore.faces import people as who
 from nstcore.faces._index import Index
 from nstcore.faces._rows import Facts, insert, numbers
@@ -26,6 +27,7 @@ from nstcore.ops._op import whole
 if TYPE_CHECKING:
     from nstcore.faces.encoder import Encoder
     from nstcore.faces.exchange import Content
+    from nstcore.faces.head import VerificationHead
     from nstcore.images import Source
 
 Array = NDArray[Any]
@@ -131,6 +133,23 @@ class Gallery:
         with self._store.changing() as connection:
             self._store.keep_calibration(connection, text)
 
+    @property
+    def head(self) -> VerificationHead | None:
+        """The verification head that gives the probabilities, stored with `set_head`; None without one."""
+        with self._store.reading() as connection:
+            return _head_row.read(connection, self._store.identity()[0])
+
+    def set_head(self, head: VerificationHead | None) -> None:
+        """Keep a head in the file; None takes it out. `ArgumentError` for one of another encoder, or of none."""
+        from nstcore.faces.head import VerificationHead
+
+        if head is not None:
+            if not isinstance(head, VerificationHead):
+                raise ArgumentError(f"[gallery] expects a verification head, got {type(head).__name__}")
+            head.check_encoder(self.digest, self.size)
+        with self._store.changing() as connection:
+            _head_row.write(connection, self._store.identity()[0], head)
+
     # ---- photographs come in ----
 
     def enroll(self, name: str, image: Source, *, check_quality: bool = True, **options: Any) -> Enrolment:
@@ -208,7 +227,14 @@ class Gallery:
             raise ArgumentError(f"[search] expects k of at least 1, got {count}")
         with self._store.reading() as connection:
             index = self._fresh(connection)
-            return [[self._found(connection, index, *hit) for hit in hits] for hits in index.search(queries, count)]
+            hits = index.search(queries, count)
+            found = [[self._found(connection, index, *hit) for hit in row] for row in hits]
+            head = _head_row.read(connection, (self.model, self.digest, self.size))
+        if head is None or not any(hits):
+            return found
+        left = np.concatenate([np.repeat(queries[i : i + 1], len(row), 0) for i, row in enumerate(hits)])
+        said = iter(head.probability(left, index.points[[place for row in hits for _, place in row]]).tolist())
+        return [[replace(person, probability=next(said)) for person in row] for row in found]
 
     def identify(
         self, image: Source, *, threshold: float | None = None, one_each: bool = False, **options: Any
@@ -245,13 +271,16 @@ class Gallery:
         _, encoding = encode_one(image, task="verify", encoder=self.encoder, **options)
         with self._store.reading() as connection:
             person = who.root(connection, who.find(connection, name))
-            distance = self._fresh(connection).distance(self._vectors("verify", encoding[None]), person.id)
-            photos = who.count_photos(connection, person.id)
-        if distance is None:
+            query, index = self._vectors("verify", encoding[None]), self._fresh(connection)
+            nearest = index.nearest(query, person.id)
+            photos, head = who.count_photos(connection, person.id), self.head
+        if nearest is None:
             state = "has been removed; restore them first" if person.removed else "has no photograph"
             raise GalleryError(f"[verify] {person.name!r} {state}")
         compared = f"{person.name} ({photos} photograph{'' if photos == 1 else 's'})"
-        return verification(distance, calibration, threshold=limit, compared=compared)
+        distance, row = nearest
+        said = None if head is None else float(head.probability(query, index.points[row])[0])
+        return verification(distance, calibration, threshold=limit, compared=compared, probability=said)
 
     # ---- people ----
 
@@ -324,7 +353,7 @@ class Gallery:
             who.everybody(connection)
             for _ in who.photos(connection):
                 pass
-        self._store.identity()
+            _head_row.read(connection, self._store.identity()[0])
 
     # ---- files ----
 
@@ -337,14 +366,14 @@ class Gallery:
 
         check_output(path, inputs=[self._store.file, f"{self._store.file}-journal"])
         with self._store.reading() as connection:
-            return write(path, connection, self._store.identity())
+            return write(path, connection, self._store.identity(), self.head)
 
     def load_from(self, file: PathLike | Content) -> tuple[int, int]:
         """Add everything of a file that `export` wrote, in one change: how many photographs were new, and how many not.
 
         Photographs that are there already are passed over, and people who are keep their merges and removals: a new
         photograph of somebody who was removed stays out of the answers with the others. A gallery in which nobody is
-        yet takes over the calibration, too.
+        yet takes over the calibration and the verification head, too.
 
         file: the file, or what `nstcore.faces.exchange.read` gave.
         Raises `GalleryError` for another encoder's file, and a damaged or foreign one.
@@ -358,6 +387,8 @@ class Gallery:
             is_new = connection.execute("SELECT 1 FROM person").fetchone() is None
             if is_new and content.calibration is not None and self._store.identity()[1] is None:
                 self._store.keep_calibration(connection, content.calibration)
+            if is_new and content.head is not None and self.head is None:
+                _head_row.write(connection, content.identity, content.head)
             return content.store(connection)
 
     # ---- inner ----

@@ -61,7 +61,7 @@ def all_pairs(encodings: Array, labels: Sequence[Any] | Array, *, most: int = MA
     """
     points = as_encodings(encodings)
     order, person = in_order(points, labels)
-    left, right = _indices(order, np.bincount(person), most)
+    left, right = pair_rows(order, np.bincount(person), most)
     return between(points, person, left, right)
 
 
@@ -128,7 +128,7 @@ def _numbered(labels: Any) -> NDArray[np.intp]:
     raise ShapeError(f"[pairs] expects labels (n,), got {names.shape}")
 
 
-def _indices(order: NDArray[np.intp], members: Any, most: int) -> tuple[Array, Array]:
+def pair_rows(order: NDArray[np.intp], members: Any, most: int) -> tuple[Array, Array]:
     """Row numbers of the photographs of every pair, the first below the second, in rising order.
 
     order: rows, person by person. members: photographs of each person, in that order.

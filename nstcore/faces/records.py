@@ -82,12 +82,14 @@ class Found:
 
     distance: Euclidean, to the nearest of the person's photographs.
     photo: the number of that photograph. photos: how many photographs the person has.
+    probability: that this photograph is of the same person, by the gallery's verification head; None without one.
     """
 
     name: str
     distance: float
     photo: int
     photos: int
+    probability: float | None = None
 
 
 def clean_name(name: object) -> str:

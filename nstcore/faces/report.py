@@ -17,6 +17,7 @@ from nstcore.faces._statistics import Rate, needed_trials
 from nstcore.faces.calibrate import CalibrationReport
 from nstcore.faces.evaluate import CONFIDENCE, Evaluation
 from nstcore.faces.folders import Photographs
+from nstcore.faces.head_fit import HeadReport, Separation
 from nstcore.files import PathLike, atomic_write
 
 _WIDTH, _HEIGHT, _TOP, _BOTTOM = 1440, 540, 50, 470
@@ -72,6 +73,26 @@ def calibration_text(report: CalibrationReport) -> str:
         )
         lines.append("                 claim is for one a person; with several, choose a smaller --far")
     return "\n".join(lines)
+
+
+def head_text(report: HeadReport) -> str:
+    """What a verification head is worth, for a person to read."""
+    ours, plain = report.by_head, report.by_distance
+    verdict = "kept" if report.helps else "not kept: the distance alone gives probabilities at least as good"
+    return "\n".join([
+        f"head             {report.head.form}, decay {report.decay:g}, from {report.same:,} pairs of one person and "
+        f"{report.different:,} of two; {verdict}",
+        f"                 on people it was not fitted to: equal error rate {ours.eer:.2%} (distance {plain.eer:.2%}),",
+        f"                 mean -ln of the probability given to the truth {ours.loss:.4f} (distance {plain.loss:.4f})",
+    ])  # fmt: skip
+
+
+def by_head_text(found: Separation) -> str:
+    """What a gallery's verification head does on an evaluation's pairs, in a line for a person."""
+    return (
+        f"verification head: equal error rate {found.eer:.2%}, AUC {found.auc:.4f}, mean -ln of the probability given "
+        f"to the truth {found.loss:.4f}; it gives the probabilities, the threshold on the distance decides"
+    )
 
 
 def _some(several: tuple[tuple[int, float], ...]) -> list[tuple[int, float]]:

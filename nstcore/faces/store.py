@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nstcore.errors import ArgumentError, GalleryError
+from nstcore.faces import _head_row
 from nstcore.faces.records import MAX_NAME
 from nstcore.files import PathLike
 
@@ -227,7 +228,7 @@ class Store:
         with self.reading() as connection:
             found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchmany(100)
             marks = [connection.execute(f"PRAGMA {mark}").fetchone()[0] for mark in ("application_id", "user_version")]
-            if marks != [APPLICATION, VERSION] or frozenset(found) != _tables():
+            if marks != [APPLICATION, VERSION] or frozenset(found) not in (_tables(), _tables(_head_row.SCHEMA)):
                 raise GalleryError(f"[gallery] {self.path} is not a gallery of nstcore, or one of another version")
             if os.path.getsize(self.file) <= _CHECKED_WHOLE:
                 self._check_pages()
@@ -297,11 +298,11 @@ def _give_name(temporary: Path, path: Path) -> None:
 
 
 @functools.cache
-def _tables() -> frozenset[tuple[str, str, str, str | None]]:
-    """What sqlite_master holds in a file that `Store.fill` made."""
+def _tables(*more: str) -> frozenset[tuple[str, str, str, str | None]]:
+    """What sqlite_master holds in a file that `_fill` made, with more tables or none."""
     connection = sqlite3.connect(":memory:")
     try:
-        for statement in _SCHEMA:
+        for statement in (*_SCHEMA, *more):
             connection.execute(statement)
         return frozenset(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
     finally:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nstcore import weights
 from nstcore.backend.memory import reuse
 from nstcore.errors import ArgumentError, NonFiniteError
 from nstcore.faces.align import CHIP
@@ -47,12 +48,20 @@ class Trained:
     negatives_only: int
     head: VerificationHead | None = None
 
-    def save(self, path: str | Path) -> None:
-        """Write the encoder; it states its norm, architecture, chip size, default threshold and how it was trained."""
+    def save(self, path: str | Path, head: str | Path | None = None) -> None:
+        """Write the encoder; it states its norm, architecture, chip size, default threshold and how it was trained.
+
+        head: where the head of the logistic loss is written, with the digest of this encoder, for `Gallery.set_head`.
+        """
+        if head is not None and self.head is None:
+            raise ArgumentError(f"[train] the {self.settings.loss} loss trains no head that could be written")
         facts = {"settings": self.settings.to_json(), "best_step": self.best_step, "stopped": self.stopped}
         if self.scores:
             facts["validation"] = self.scores.to_json()
         self.net.save(path, source="trained by nst faces train", training=facts)
+        if head is not None and self.head is not None:
+            self.head.encoder = weights.load(path).arrays_digest
+            self.head.save(head, training=facts)
 
 
 def train_encoder(
@@ -79,8 +88,8 @@ def train_encoder(
     at the validation people and at the end. resume: such a file to continue, with the same photographs and choices.
     callback: gets the `TrainRow` of each step. progress: see `read_folder`. choices: the fields of `TrainSettings`.
 
-    Ctrl-C ends the run and keeps what was reached. The default threshold of the encoder is that of the highest balanced
-    accuracy on the validation people.
+    Ctrl-C ends the run between two steps and keeps what was reached. The default threshold of the encoder is that of
+    the highest balanced accuracy on the validation people.
     Raises `ArgumentError`, `ShapeError`, `ImageError`, `WeightsError`, and `NonFiniteError`, whose ``result`` is what
     was reached before.
     """
@@ -149,11 +158,12 @@ class _Run:
             self._resume(resume)
         stopped = "steps"
         try:
-            while self.trainer.steps < self.settings.steps:
-                if self._worn_out():
-                    stopped = "patience"
-                    break
-                self._step()
+            with self.trainer.signals:
+                while self.trainer.steps < self.settings.steps:
+                    if self._worn_out():
+                        stopped = "patience"
+                        break
+                    self._step()
         except KeyboardInterrupt:
             stopped = "interrupted"
         except NonFiniteError as error:
@@ -162,16 +172,18 @@ class _Run:
         return self._finish(stopped)
 
     def _step(self) -> None:
-        row = self.trainer.step()
-        last = row.step == self.settings.steps
-        if row.step % self.settings.evaluate_every == 0 or last:
-            found = self._look()
-            if found:
-                row = replace(row, eer=found.eer, auc=found.auc, one_shot=found.one_shot, threshold=found.threshold)
-                self.trainer.rows[-1] = row
-                self._judge(found, row.step)
-            if self.checkpoint is not None:
-                self._save()
+        """A step with all that belongs to it: a run that is interrupted and resumed has looked as often as another."""
+        with self.trainer.signals.hold():
+            row = self.trainer.step()
+            last = row.step == self.settings.steps
+            if row.step % self.settings.evaluate_every == 0 or last:
+                found = self._look()
+                if found:
+                    row = replace(row, eer=found.eer, auc=found.auc, one_shot=found.one_shot, threshold=found.threshold)
+                    self.trainer.rows[-1] = row
+                    self._judge(found, row.step)
+                if self.checkpoint is not None:
+                    self._save()
         if self.callback:
             self.callback(row)
 

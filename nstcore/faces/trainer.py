@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore import ops, optim, weights
+from nstcore._signals import Signals
 from nstcore.autograd import Tensor, no_grad
 from nstcore.backend import current_backend
 from nstcore.backend.arrays import to_host
@@ -121,9 +122,14 @@ class Trainer:
         self.steps = 0
         self.seconds = 0.0
         self.rows: list[TrainRow] = []
+        self.signals = Signals()
 
     def step(self) -> TrainRow:
-        """Take one step; `NonFiniteError`, with everything as it was before it, when loss or gradient is not finite."""
+        """Take one step; `NonFiniteError`, with everything as it was before it, when loss or gradient is not finite.
+
+        Where the caller holds `signals` back, they come through while loss and gradient are computed, and a step that
+        one of them ends has changed nothing either.
+        """
         start, s = time.perf_counter(), self.settings
         self.optimizer.learning_rate = optim.cosine_schedule(s.learning_rate, self.steps, s.steps, s.warm_up, 0.01)
         before = {name: b.copy() for name, b in self.net.named_buffers()}
@@ -133,14 +139,16 @@ class Trainer:
         self.net.train()
 
         def closure() -> float:
-            z = self.inputs.batch(index, s.augmentation, rng)
-            loss = self._loss(z, labels, rng)
+            with self.signals.through():
+                z = self.inputs.batch(index, s.augmentation, rng)
+                loss = self._loss(z, labels, rng)
             if not np.isfinite(loss.data):
                 raise NonFiniteError(
                     f"[train] step {self.steps + 1}: the loss is {float(loss)}; the state before it stays"
                 )
             if loss.requires_grad:
-                loss.backward()
+                with self.signals.through():
+                    loss.backward()
             gradient = optim.clip_gradients(self.optimizer.parameters, s.clip) if s.clip else 0.0
             if not np.isfinite(gradient):
                 raise NonFiniteError(

@@ -106,8 +106,7 @@ class EmbeddingNet(Module):
             raise ShapeError(f"[embedding_net] expects chips (n, {self.side}, {self.side}, {CHANNELS}), got {shape}")
 
     def _encoding(self, chips: Tensor) -> Any:
-        centred = chips - ops.mean(chips, axis=(1, 2, 3), keepdims=True)
-        x = centred / ops.sqrt(ops.mean(centred * centred, axis=(1, 2, 3), keepdims=True) + DARKEST)
+        x = ops.standardize(chips, DARKEST)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = norm(convolution(x))
         if x.shape[1] > 1:

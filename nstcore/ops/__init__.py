@@ -30,6 +30,7 @@ from nstcore.ops.pool import avg_pool2d, max_pool2d
 from nstcore.ops.prelu import prelu
 from nstcore.ops.reduce import mean, sum
 from nstcore.ops.shaping import concat, getitem, pad, reshape, transpose
+from nstcore.ops.standardize import standardize
 from nstcore.ops.style import content_loss, normalize_channels, total_variation
 from nstcore.ops.triplet import TripletStats, batch_triplet_loss, triplet_loss, triplet_stats
 from nstcore.ops.warp import warp_affine
@@ -40,5 +41,6 @@ __all__ = [
     "dropout", "exp", "getitem", "gram", "l2_normalize", "local_response_norm", "log", "logistic_loss", "matmul",
     "max_pool2d", "maximum", "mean", "mul", "nearest", "normalize_channels", "pad", "pairwise_cosine",
     "pairwise_inner", "pairwise_sqdist", "power", "prelu", "relu", "relu_backward", "reshape", "sigmoid", "softplus",
-    "sqrt", "style_loss", "sub", "sum", "total_variation", "transpose", "triplet_loss", "triplet_stats", "warp_affine",
+    "sqrt", "standardize", "style_loss", "sub", "sum", "total_variation", "transpose", "triplet_loss", "triplet_stats",
+    "warp_affine",
 ]  # fmt: skip

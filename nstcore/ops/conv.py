@@ -242,12 +242,14 @@ def _cpu_back(
             native.conv2d_backward_winograd_cpu(grad, positive, w, before, winograd, unpooled, dx)
         else:
             native.conv2d_backward_input_cpu(grad, positive, w, stride, before, dx)
-    if unpooled and any(ctx.needs[1:]):
-        grad = _unpooled(grad, unpooled)
     if ctx.needs[1]:
         dw = empty(w_shape, grad.dtype)
-        native.conv2d_backward_weight_cpu(x, grad, positive, stride, before, dw)
+        if winograd:
+            native.conv2d_backward_weight_winograd_cpu(x, grad, positive, before, unpooled, dw)
+        else:
+            native.conv2d_backward_weight_cpu(x, grad, positive, stride, before, dw)
     if ctx.needs[2]:
+        grad = _unpooled(grad, unpooled) if unpooled else grad
         db = empty(w_shape[:1], grad.dtype)
         native.conv2d_backward_bias_cpu(grad, positive, db)
     return dx, dw, db
@@ -379,6 +381,7 @@ CONV2D = register(
                 "conv2d_backward_bias_cpu",
                 "conv2d_forward_winograd_cpu",
                 "conv2d_backward_winograd_cpu",
+                "conv2d_backward_weight_winograd_cpu",
             ),
         ),
         cuda=Kernel(

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor
-from nstcore.backend.arrays import empty_beside
+from nstcore.backend.arrays import on_device
 from nstcore.optim.optimizer import Closure, Optimizer, State, fraction, not_negative, positive
+
+Array = NDArray[Any]
+
+
+def _zeros(p: Tensor) -> Array:
+    """Where the parameter is, and of its type in the machine's order of bytes."""
+    return np.zeros_like(p.data, p.dtype.newbyteorder("="), order="C")
+
+
+@contextmanager
+def _in_place(p: Tensor) -> Iterator[tuple[Array, Array]]:
+    """The gradient and the values of `p` as the kernels take them; a parameter that does not lie so is written back."""
+    kind = p.dtype.newbyteorder("=")
+    theta = np.ascontiguousarray(p.data, kind)
+    yield np.ascontiguousarray(p.grad, kind), theta
+    if theta is not p.data:
+        p.data[...] = theta
 
 
 class SGD(Optimizer):
@@ -33,20 +52,26 @@ class SGD(Optimizer):
         self.learning_rate = positive("SGD", "learning_rate", learning_rate)
         self.momentum = fraction("SGD", "momentum", momentum)
         self.weight_decay, self.nesterov = not_negative("SGD", "weight_decay", weight_decay), nesterov
-        self._velocity = [np.zeros_like(p.data) for p in self.parameters]
+        self._velocity = [_zeros(p) for p in self.parameters]
 
     def step(self, closure: Closure) -> float:
         """Take one step; parameters without a gradient stay as they are."""
+        from nstcore.backend.cpu import native
+
         self.zero_grad()
         loss = closure()
         for p, v in zip(self.parameters, self._velocity, strict=True):
             if p.grad is None:
                 continue
-            slope = p.grad if not self.weight_decay else p.grad + p.dtype.type(self.weight_decay) * p.data
-            v *= self.momentum
-            v += slope
-            ahead = slope + p.dtype.type(self.momentum) * v if self.nesterov else v
-            p.data -= np.multiply(ahead, p.dtype.type(self.learning_rate), out=empty_beside(p.data))
+            if on_device(v):
+                slope = p.grad + p.dtype.type(self.weight_decay) * p.data
+                v *= p.dtype.type(self.momentum)
+                v += slope
+                ahead = slope + p.dtype.type(self.momentum) * v if self.nesterov else v
+                p.data -= p.dtype.type(self.learning_rate) * ahead
+                continue
+            with _in_place(p) as (slope, theta):
+                native.sgd_step(slope, self.momentum, self.learning_rate, self.weight_decay, self.nesterov, v, theta)
         return loss
 
     def state_dict(self) -> State:
@@ -81,11 +106,13 @@ class Adam(Optimizer):
         self.betas = fraction("Adam", "betas[0]", betas[0]), fraction("Adam", "betas[1]", betas[1])
         self.eps = positive("Adam", "eps", eps)
         self._steps = 0
-        self._mean = [np.zeros_like(p.data) for p in self.parameters]
-        self._square = [np.zeros_like(p.data) for p in self.parameters]
+        self._mean = [_zeros(p) for p in self.parameters]
+        self._square = [_zeros(p) for p in self.parameters]
 
     def step(self, closure: Closure) -> float:
         """Take one step; parameters without a gradient stay as they are."""
+        from nstcore.backend.cpu import native
+
         self.zero_grad()
         loss = closure()
         self._steps += 1
@@ -95,25 +122,21 @@ class Adam(Optimizer):
         for p, m, v in zip(self.parameters, self._mean, self._square, strict=True):
             if p.grad is None:
                 continue
-            slope = self._decayed(p)
-            change, root = empty_beside(p.data), empty_beside(p.data)
-            np.subtract(slope, m, out=change)
-            change *= 1 - b1
-            m += change
-            np.multiply(slope, slope, out=change)
-            change -= v
-            change *= 1 - b2
-            v += change
-            np.sqrt(v, out=root)
-            root += eps
-            np.multiply(m, rate, out=change)
-            change /= root
-            p.data -= change
+            decay, keep = self._decay(p)
+            if on_device(v):
+                slope = p.grad + p.dtype.type(decay) * p.data
+                m += p.dtype.type(1 - b1) * (slope - m)
+                v += p.dtype.type(1 - b2) * (slope * slope - v)
+                p.data *= p.dtype.type(keep)
+                p.data -= p.dtype.type(rate) * m / (np.sqrt(v) + p.dtype.type(eps))
+                continue
+            with _in_place(p) as (slope, theta):
+                native.adam_step(slope, 1 - b1, 1 - b2, rate, eps, decay, keep, m, v, theta)
         return loss
 
-    def _decayed(self, p: Tensor) -> Any:
-        """The gradient with the weight decay in it."""
-        return p.grad + p.dtype.type(self.weight_decay) * p.data if self.weight_decay else p.grad
+    def _decay(self, p: Tensor) -> tuple[float, float]:
+        """How much of the parameter its gradient gets, and how much of it stays before the step."""
+        return self.weight_decay, 1.0
 
     def state_dict(self) -> State:
         """Step count and both moments."""
@@ -145,7 +168,5 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(parameters, learning_rate, betas, eps, weight_decay)
 
-    def _decayed(self, p: Tensor) -> Any:
-        if self.weight_decay and p.ndim > 1:
-            p.data *= p.dtype.type(1 - self.learning_rate * self.weight_decay)
-        return p.grad
+    def _decay(self, p: Tensor) -> tuple[float, float]:
+        return 0.0, 1 - self.learning_rate * self.weight_decay if p.ndim > 1 else 1.0

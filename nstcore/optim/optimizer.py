@@ -55,7 +55,7 @@ class Optimizer:
     def _restored(self, state: Mapping[str, Any], name: str) -> list[NDArray[Any]]:
         """Copies of the arrays ``name.0``, ``name.1`` … of `state`, one of each parameter's shape, in its type."""
         return [
-            beside(self._entry(state, f"{name}.{i}", p.shape).astype(p.dtype), p.data)
+            beside(np.array(self._entry(state, f"{name}.{i}", p.shape), p.dtype.newbyteorder("="), order="C"), p.data)
             for i, p in enumerate(self.parameters)
         ]
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore import optim
+from nstcore._signals import Signals
 from nstcore.autograd import Tensor
 from nstcore.backend import current_backend, moved
 from nstcore.backend.arrays import beside
@@ -25,7 +26,6 @@ from nstcore.style.plan import Way, choose
 from nstcore.style.result import HistoryRow, Progress, Result, visible
 from nstcore.style.scene import Scene
 from nstcore.style.settings import UNTIL_STEPS, Level, Settings
-from nstcore.style.signals import Signals
 from nstcore.style.tiles import TiledObjective
 
 Array = NDArray[Any]

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import nstcore as nst
-from nstcore.images import load
+from nstcore.images import load, save
+from nstcore.visualize.index import load_index
 
 from .conftest import BOTH, OUTPUTS, QUICK, ROOT, Run, listing
 
@@ -135,10 +137,74 @@ def test_a_signal_to_the_process_keeps_what_is_done(place: Path, number: signal.
     assert process.stderr.readline().startswith("step 1/100000")
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert "interrupted, this is what was reached" in out
     assert "Traceback" not in err
     assert load(place / "out.png").shape == (21, 32, 3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_run_is_kept_and_goes_on_bit_for_bit(place: Path, number: signal.Signals) -> None:
+    """Stopped by a signal at whatever step, and resumed, it ends with the file of a run that nobody stopped."""
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        (place / "classes" / str(i // 4)).mkdir(parents=True, exist_ok=True)
+        save(place / "classes" / str(i // 4) / f"{i}.png", rng.random((16, 16, 3)))
+    command = ["faces", "train", "classes", "--no-align", "--side", "16", "--size", "8", "--people", "4", "--photos",
+               "3", "--patience", "0", "--evaluate-every", "50", "--validation", "0.3", "--steps", "400"]  # fmt: skip
+    whole = start(place, *command, "-o", "whole.npz")
+    process = start(place, *command, "-o", "part.npz", "--checkpoint", "state.npz")
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("step 1 ")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "Traceback" not in err
+    assert "interrupted, this is what was reached" in out
+    assert "to continue, give the same command with --resume state.npz" in out
+    assert nst.weights.load(place / "part.npz").meta["training"]["stopped"] == "interrupted"  # type: ignore[index]
+    assert 0 < nst.weights.load(place / "state.npz").meta["steps"] < 400  # type: ignore[operator]
+    rest = start(place, *command, "-o", "rest.npz", "--resume", "state.npz")
+    assert (rest.wait(60), whole.wait(60)) == (0, 0)
+    for process in (whole, rest):
+        process.communicate()
+    first, second = (nst.weights.load(place / name) for name in ("whole.npz", "rest.npz"))
+    assert first.arrays_digest == second.arrays_digest
+    assert first.meta["encoding"] == second.meta["encoding"]
+
+
+def test_a_pass_over_pictures_and_a_dream_are_kept_when_the_process_is_told_to_end(place: Path) -> None:
+    """With SIGTERM: its own exit code, no traceback; the index has whole pictures, and the same command goes on."""
+    (place / "photos").mkdir()
+    for i in range(40):
+        save(place / "photos" / f"{i:02}.png", np.full((64, 64, 3), i / 40))
+    command = ["patches", "photos", "--layer", "conv5_3", "--units", "0:2", "--index", "found.npz", "-o", "s.png"]
+    process = start(place, *command)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("looking 4/40")
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err) == (143, False)
+    assert "the same command goes on from there (index found.npz)" in err
+    assert 4 <= load_index(place / "found.npz").done < 40
+    dream = start(place, "dream", "--layer", "conv1_2", "--size", "32", "--steps", "100000", "-o", "dream.png")
+    assert dream.stderr is not None
+    assert "100000" in dream.stderr.readline()
+    dream.terminate()
+    out, err = dream.communicate(timeout=60)
+    assert (dream.returncode, err) == (143, "")
+    assert "interrupted, this is what was reached" in out
+    assert load(place / "dream.png").shape == (32, 32, 3)
+
+
+def test_who_handles_sigterm_goes_on_doing_so(place: Path, run: Run) -> None:
+    """A program that calls the command in its own process, or ignores the signal, keeps its handler."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert run("ops")[0] == 0
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_bad_command_in_a_process_is_one_line(place: Path) -> None:

@@ -85,7 +85,7 @@ def test_json_and_a_run_that_goes_on(run: Any, folder: Path, tmp_path: Path) -> 
     [
         (["--from-scratch", "--fine-tune"], "expects one of --from-scratch, --fine-tune and --from"),
         (["--mining", "hardest"], "mining to be one of"),
-        (["--plot", "encoder.npz"], "different files for -o, --checkpoint, --history and --plot"),
+        (["--plot", "encoder.npz"], "different files for -o, --head, --checkpoint, --history and --plot"),
         (["--side", "50"], "a side of 16 to 256"),
     ],
 )
@@ -141,3 +141,30 @@ def test_a_gallery_uses_a_trained_encoder_and_no_other(run: Any, folder: Path, t
     with nst.faces.Gallery(tmp_path / "people.db", encoder=encoder) as gallery:
         assert (gallery.model, gallery.digest) == ("embedding_net", encoder.digest)
     assert run("faces", "enroll", "anna", tmp_path / "no.png", "-g", tmp_path / "people.db").code == 2
+
+
+def test_a_head_that_was_trained_along_goes_into_a_gallery(run: Any, folder: Path, tmp_path: Path) -> None:
+    """It names the encoder that it was trained with, and no other takes it."""
+    encoder, head, db = tmp_path / "encoder.npz", tmp_path / "head.npz", tmp_path / "people.db"
+    command = ["faces", "train", folder, "-o", encoder, *QUICK]
+    refused = run(*command, "--head", head)
+    assert (refused.code, "expects --head with --loss logistic" in refused.err) == (2, True)
+    assert run(*command, "--loss", "logistic", "--head", encoder).code == 2
+    assert run(*command, "--loss", "logistic", "--head", head).code == 0
+    kept = nst.faces.load_head(head)
+    assert kept.encoder == nst.faces.load_encoder(encoder).digest
+    result = run("faces", "calibrate", "--head-from", head, "--encoder", encoder, "-g", db)
+    assert (result.code, result.err) == (0, "")
+    with nst.faces.Gallery(db, encoder=nst.faces.load_encoder(encoder)) as gallery:
+        assert gallery.head is not None
+        np.testing.assert_array_equal(gallery.head.weight.data, kept.weight.data)
+    other = run(
+        "faces", "calibrate", "--head-from", head, "-g", tmp_path / "other.db", "--encoder", _other(run, folder)
+    )
+    assert (other.code, "cannot be compared" in other.err) == (2, True)
+
+
+def _other(run: Any, folder: Path) -> Path:
+    path = folder.parent / "another.npz"
+    assert run("faces", "train", folder, "-o", path, *QUICK, "--seed", "3").code == 0
+    return path

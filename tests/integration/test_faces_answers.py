@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from nstcore.demo import picture_path
-from nstcore.faces import Calibration, Gallery, load_encoder, verify
+from nstcore.faces import Calibration, Gallery, VerificationHead, encode_faces, load_encoder, verify
 from nstcore.images import load, resize_to, save
 
 from .conftest import ROOT, Run
@@ -323,6 +323,58 @@ def test_calibrate_is_kept_and_taken_back(place: Path, people: Path, run: Run) -
     )
     with Gallery(place / "people.db") as gallery:
         assert gallery.calibration == load_encoder().calibration
+
+
+def test_calibrate_fits_a_head_and_keeps_one_that_is_given(place: Path, people: Path, run: Run) -> None:
+    """It is tried on people that it was not fitted to; the answers say that the probability comes from it."""
+    code, out, err = run("faces", "calibrate", "folder", "--far", "0.2", "--head")
+    assert (code, err) == (0, "")
+    assert "on people it was not fitted to: equal error rate" in out
+    with Gallery("people.db") as gallery:
+        assert (gallery.head is None) is ("not kept" in out)
+    encoder = load_encoder()
+    head = VerificationHead(encoder.size, encoder=encoder.digest)
+    head.save("head.npz")
+    out = run("faces", "calibrate", "--head-from", "head.npz")[1]
+    assert out == "people.db: the verification head of head.npz gives the probabilities now, for face_encoder\n"
+    assert "probability >99.9% (verification head); compared with" in run("faces", "verify", "Zoë [x]", "a.png")[1]
+    fields = run("faces", "identify", "b.png")[1].rstrip("\n").split("\t")
+    assert (fields[5], fields[10]) == ("Zoë [x]", "head")
+    a, b = (encode_faces(name)[0][1] for name in ("a.png", "b.png"))
+    assert float(fields[9]) == pytest.approx(float(head.probability(a, b)[0]), abs=1e-6)
+    facts = json.loads(
+        run("faces", "verify", "a.png", "b.png", "--json")[1]
+    )  # two pictures, by the gallery beside them
+    assert (facts["by_head"], facts["probability"]) == (True, pytest.approx(float(fields[9]), abs=1e-6))
+    assert "probabilities by the gallery's verification head" in in_a_terminal("faces", "identify", "a.png").replace(
+        "\r\n", " "
+    )
+    assert "verification head: equal error rate" in run("faces", "evaluate", "folder", "-g", "people.db")[1]
+    assert "by_head" in json.loads(run("faces", "evaluate", "folder", "-g", "people.db", "--json")[1])
+    assert "its verification head stays" in run("faces", "calibrate", "folder", "--far", "0.2")[1]
+    run("faces", "calibrate", "--reset")
+    assert "(uncalibrated)" in run("faces", "verify", "Zoë [x]", "a.png")[1]
+
+
+def test_heads_that_do_not_belong_are_refused(place: Path, people: Path, run: Run) -> None:
+    VerificationHead(128, encoder="0" * 64).save("other.npz")
+    VerificationHead(128).save("nobodys.npz")
+    before = (place / "people.db").read_bytes()
+    for arguments, words in (
+        (("--head-from", "other.npz"), "encodings of different encoders cannot be compared"),
+        (("--head-from", "nobodys.npz"), "does not say which encoder's encodings it takes"),
+        (("--head-from", "a.png"), "a.png"),
+        (("--head-from", "missing.npz"), "missing.npz"),
+        (("folder", "--head-from", "other.npz"), "expects --head-from alone, got more"),
+        (("--reset", "--head"), "expects --reset alone, got more"),
+        (("--pairs", "pairs.txt", "--head"), "expects --head with a folder of people, got a list of pairs"),
+        (("--head-from", "other.npz", "-g", "new.db"), "new.db does not exist"),
+    ):
+        code, out, err = run("faces", "calibrate", *arguments)
+        assert (code, out, len(err.splitlines())) == (2, "", 1), err
+        assert words in err
+    assert (place / "people.db").read_bytes() == before
+    assert not (place / "new.db").exists()
 
 
 def test_calibrate_refuses_what_it_cannot_claim(place: Path, people: Path, run: Run) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from nstcore import _native
 
-WIDE = ("isa_avx2::", "isa_avx512::")
+WIDE = ("isa_avx2::", "isa_avx512::", "8isa_avx2", "10isa_avx512")  # the latter in names too long for objdump to undo
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
 INSTRUCTION = re.compile(r"^\s+[0-9a-f]+:\s+([a-z][a-z0-9]*)(.*)$")
 

@@ -87,3 +87,24 @@ def test_a_pool_in_the_same_pass_keeps_nan(isa):
     y = nst.ops.conv2d(x, w, padding=1, activation="relu", algorithm="winograd4", pool=True)
     assert np.isnan(y[0, 2, 2]).all()
     assert np.isfinite(y[0, 5, 5]).all()
+
+
+@pytest.mark.parametrize("element", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(2, 37, 33, 48, 80), (1, 8, 9, 16, 16), (3, 6, 3, 32, 144)])
+def test_weight_gradients_by_tiles_agree_with_the_direct_sum(isa, element, shape):
+    """Several groups of tiles, tiles done in several parts, blocks of channels and filters that are not full."""
+    n, h, w, c, k = shape
+    rng = np.random.default_rng(5)
+    x, weights = rng.standard_normal((n, h, w, c)).astype(element), rng.standard_normal((k, 3, 3, c)).astype(element)
+    seed = rng.standard_normal((n, h, w, k)).astype(element)
+
+    def gradient(algorithm: str) -> np.ndarray:
+        t = nst.Tensor(weights, requires_grad=True)
+        nst.ops.conv2d(x, t, padding=1, activation="relu", algorithm=algorithm).backward(seed)
+        return t.grad
+
+    exact, found = gradient("direct"), gradient("winograd4")
+    assert np.max(np.abs(found - exact)) < (2e-5 if element == "float32" else 4e-14) * np.max(np.abs(exact))
+    for threads in (2, 3):
+        nst.set_num_threads(threads)
+        np.testing.assert_array_equal(gradient("winograd4"), found)

@@ -164,7 +164,7 @@ def test_cosine_finds_the_direction_whatever_the_length():
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "l2", "", None, 1])
-@pytest.mark.parametrize("backend", nst.backend.BACKENDS)
+@pytest.mark.parametrize("backend", nst.backend.HOST_BACKENDS)
 def test_refuses_metric(backend, metric):
     with (
         nst.use_backend(backend),

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nstcore as nst
+from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, DTypeError, ShapeError
 from nstcore.ops.triplet import MININGS, REDUCTIONS, batch_triplet_loss, triplet_loss, triplet_stats
 
-BACKENDS = nst.backend.BACKENDS
+BACKENDS = nst.backend.HOST_BACKENDS
+ALL = (*BACKENDS, "cuda-on-cpu")
 
 
 def brute_force(d: np.ndarray, labels: np.ndarray, margin: float, mining: str) -> list[float]:
@@ -102,7 +104,7 @@ def test_larger_batches_agree_with_the_reference(isa, mining, per_class):
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("mining", MININGS)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("labels", [[3, 3, 3, 3], [1, 2, 3, 4], []])
@@ -112,10 +114,10 @@ def test_no_valid_triplet_is_zero_with_zero_gradient(backend, mining, reduction,
         loss = batch_triplet_loss(z, np.array(labels, int), 0.2, mining, reduction)
         loss.backward()
     assert loss.item() == 0
-    np.testing.assert_array_equal(z.grad, 0)
+    np.testing.assert_array_equal(to_host(z.grad), 0)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("mining", MININGS)
 def test_identical_points_have_loss_margin_and_no_gradient(backend, mining):
     z = nst.tensor(np.full((6, 4), 0.3, np.float32), requires_grad=True)
@@ -123,10 +125,10 @@ def test_identical_points_have_loss_margin_and_no_gradient(backend, mining):
         loss = batch_triplet_loss(z, [0, 0, 1, 1, 2, 2], 0.2, mining)
         loss.backward()
     assert loss.item() == pytest.approx(0.2)
-    np.testing.assert_allclose(z.grad, 0, atol=1e-6)
+    np.testing.assert_allclose(to_host(z.grad), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("mining", MININGS)
 def test_nothing_active_is_zero(backend, mining):
     z = nst.tensor(np.array([[0.0], [0.0], [9.0], [9.0]]), requires_grad=True)
@@ -134,7 +136,7 @@ def test_nothing_active_is_zero(backend, mining):
         loss = batch_triplet_loss(z, [0, 0, 1, 1], 0.2, mining, "mean_active")
         loss.backward()
     assert loss.item() == 0
-    np.testing.assert_array_equal(z.grad, 0)
+    np.testing.assert_array_equal(to_host(z.grad), 0)
 
 
 @pytest.mark.parametrize("mining", MININGS)
@@ -236,7 +238,7 @@ def test_large_batch():
     np.testing.assert_allclose(z.grad.sum(0), 0, atol=1e-5)  # moving all points together changes nothing
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL)
 def test_given_triplets(backend):
     a, p = np.zeros((3, 1)), np.array([[1.0], [2.0], [1.0]])
     n = np.array([[2.0], [1.0], [1.5]])
@@ -250,7 +252,7 @@ def test_given_triplets(backend):
             assert loss.item() == pytest.approx(value)
             share = value / 4.25
             for t, g in zip(tensors, ([0, -2, 0], [0, 4, 0], [0, -2, 0]), strict=True):
-                np.testing.assert_allclose(t.grad.ravel(), np.array(g) * share)
+                np.testing.assert_allclose(to_host(t.grad).ravel(), np.array(g) * share)
 
 
 def test_stats():

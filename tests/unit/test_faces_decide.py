@@ -24,6 +24,7 @@ class Somebody:
     name: str
     distance: float
     photos: int = 1
+    probability: float | None = None
 
 
 def test_the_threshold_itself_is_the_same_person() -> None:

@@ -125,12 +125,12 @@ def test_a_fold_is_tried_with_the_threshold_of_the_others() -> None:
 
 
 def test_the_folds_share_no_person() -> None:
-    from nstcore.faces.evaluate import _people_folds
+    from nstcore.faces.evaluate import people_folds
 
     encodings, labels = people(25, 3)
     labels[-2:] = 30, 31  # two people with one photograph
     pairs = all_pairs(encodings, labels)
-    folds = _people_folds(pairs, in_order(encodings, labels)[1])
+    folds = people_folds(pairs, in_order(encodings, labels)[1])
     assert len(folds) == 10
     tried = []
     for train, test in folds:

@@ -25,7 +25,7 @@ from nstcore.faces._statistics import (
     needed_trials,
 )
 from nstcore.faces.calibrate import over_people
-from nstcore.faces.pairs import Pairs, _indices, all_pairs, between
+from nstcore.faces.pairs import Pairs, all_pairs, between, pair_rows
 from nstcore.faces.several import several_photographs
 
 Array = NDArray[Any]
@@ -243,7 +243,7 @@ def test_drawn_pairs_are_different_ones_with_equal_chances(most: int) -> None:
     """Of both kinds, whether few or most of them are drawn; every pair of two photographs can be met."""
     order = np.random.default_rng(1).permutation(48)
     members = np.array([20, 1, 9, 18])
-    left, right = _indices(order, members, most)
+    left, right = pair_rows(order, members, most)
     person = np.empty(48, int)
     person[order] = np.repeat(np.arange(4), members)
     same = person[left] == person[right]
@@ -257,7 +257,7 @@ def test_many_photographs_of_few_people_take_little_memory() -> None:
     """Five billion pairs, of which a thousand of either kind are taken."""
     order, members = np.arange(100_000), np.full(50, 2000)
     tracemalloc.start()
-    left, right = _indices(order, members, 1000)
+    left, right = pair_rows(order, members, 1000)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     same = left // 2000 == right // 2000

@@ -56,11 +56,13 @@ def test_fit_finds_the_minimum_that_scipy_finds(form: str) -> None:
     sign = np.where(same, -1.0, 1.0)
 
     def objective(p: np.ndarray) -> float:
-        return float(weight @ np.logaddexp(0, sign * (phi @ p[:-1] + p[-1])) + 0.005 * np.sum((p[:-1] * spread) ** 2))
+        """p: of each number what it has beyond the shared weight, the shared weight, the offset."""
+        loss = weight @ np.logaddexp(0, sign * (phi @ (p[:6] + p[6]) + p[7]))
+        return float(loss + 0.005 * np.sum((p[:6] * spread) ** 2) + 0.0005 * (p[6] * phi.sum(1).std()) ** 2)
 
-    found = minimize(objective, np.zeros(7), method="BFGS", options={"gtol": 1e-9})
+    found = minimize(objective, np.zeros(8), method="BFGS", options={"gtol": 1e-9})
     mine = np.append(head.weight.data[:, 0], head.bias.data).astype(np.float64)
-    assert objective(mine) == pytest.approx(found.fun, rel=1e-6)
+    np.testing.assert_allclose(mine, np.append(found.x[:6] + found.x[6], found.x[7]), atol=2e-3)
     assert fit.end == pytest.approx(found.fun, rel=1e-6)
     assert fit.start > fit.end
     probabilities = head.probability(z[first], z[second])
@@ -82,6 +84,16 @@ def test_numbers_that_only_add_noise_are_weighed_less() -> None:
     assert by_head < 0.5 * by_distance
 
 
+def test_with_much_decay_the_plain_distance_is_left() -> None:
+    z, labels = people()
+    first, second, same = pairs(labels)
+    head = VerificationHead(6)
+    head.fit(z, (first, second), same, decay=1e6)
+    weights = head.weight.data[:, 0]
+    np.testing.assert_allclose(weights, weights.mean(), rtol=1e-3)
+    assert weights.mean() < -0.1
+
+
 def test_a_head_comes_back_from_its_file(tmp_path: Path) -> None:
     z, labels = people()
     first, second, same = pairs(labels)
@@ -90,7 +102,13 @@ def test_a_head_comes_back_from_its_file(tmp_path: Path) -> None:
     head.save(tmp_path / "head.npz", encoder="0123")
     other = load_head(tmp_path / "head.npz")
     np.testing.assert_array_equal(other.probability(z[:3], z[3:6]), head.probability(z[:3], z[3:6]))
-    assert nst.weights.load(tmp_path / "head.npz").meta["encoder"] == "0123"
+    assert other.encoder == "0123"
+    other.save(tmp_path / "again.npz")
+    assert load_head(tmp_path / "again.npz").encoder == "0123"
+    for wrong in ("", 7, "x" * 201):
+        head.save(tmp_path / "wrong.npz", encoder=wrong)
+        with pytest.raises(WeightsError, match="expects the digest of an encoder"):
+            load_head(tmp_path / "wrong.npz")
     data = bytearray((tmp_path / "head.npz").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "bad.npz").write_bytes(data)

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 
+import numpy as np
 import pytest
 
 from nstcore import ops, visualize
@@ -25,7 +26,7 @@ def test_examples(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["normalization", "elementwise"])
 def test_examples_of_the_ops(name: str) -> None:
-    assert doctest.testmod(importlib.import_module(f"nstcore.ops.{name}")).failed == 0
+    assert doctest.testmod(importlib.import_module(f"nstcore.ops.{name}"), extraglobs={"np": np}).failed == 0
 
 
 @pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - set(HELPERS)))

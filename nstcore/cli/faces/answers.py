@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nstcore.faces import Gallery, Match, Verification
 
 _NOBODY = "nobody is called"
+_KINDS = {"head": "verification head", "calibrated": "calibrated", "uncalibrated": "uncalibrated"}
 NO = 1  # exit code: another person, a stranger, or no face
 _UNCALIBRATED = "probabilities are uncalibrated, from the encoder's own data; nst faces calibrate fits them to yours"
 
@@ -58,8 +59,8 @@ def verify(
             if not is_file or (wanted and _is_somebody(opened, who)):
                 answer = _verify_person(opened, who, picture, is_file, threshold=threshold, **how)
             else:
-                judge, by = opened.encoder, opened.calibration
-                answer = faces.verify(who, picture, threshold, encoder=judge, calibration=by, **how)
+                judge, by, head = opened.encoder, opened.calibration, opened.head
+                answer = faces.verify(who, picture, threshold, encoder=judge, calibration=by, head=head, **how)
     else:
         answer = faces.verify(who, picture, threshold, encoder=faces.load_encoder(encoder), **how)
     if as_json:
@@ -91,11 +92,10 @@ def _verify_person(gallery: Gallery, who: str, picture: Path, is_file: bool, **o
 
 
 def _sentence(answer: Verification) -> str:
-    kind = "calibrated" if answer.calibrated else "uncalibrated"
     return (
         f"{'same person' if answer.same else 'different people'}: distance {answer.distance:.3f}, "
         f"threshold {answer.threshold:.3f}, margin {answer.margin:+.3f}, "
-        f"probability {percent(answer.probability)} ({kind}); compared with {answer.compared}"
+        f"probability {percent(answer.probability)} ({_KINDS[_kind(answer)]}); compared with {answer.compared}"
     )
 
 
@@ -119,8 +119,8 @@ def identify(
 
     Exit code 0 when every face is recognised, 1 when one is not or a picture has none, 2 when a picture cannot be read.
     Into a pipe each face is a line: file, left, top, right, bottom, name (empty for a stranger), distance, threshold,
-    margin, probability, "calibrated" or "uncalibrated", nearest person, with tabs between them; a picture without a
-    face has empty fields, and so has the distance from nobody.
+    margin, probability, its kind ("calibrated", "uncalibrated" or "head"), nearest person, with tabs between them; a
+    picture without a face has empty fields, and so has the distance from nobody.
     """
     from nstcore import files, images
 
@@ -185,7 +185,8 @@ def _show(found: list[tuple[Path, list[Match]]]) -> None:
     show(header, rows, ("face", "distance", "margin", "probability"))
     everybody = [match for _, matches in found for match in matches]
     if everybody:
-        note = "" if all(match.calibrated for match in everybody) else f"; {_UNCALIBRATED}"
+        note = "" if all(match.calibrated or match.by_head for match in everybody) else f"; {_UNCALIBRATED}"
+        note += "; probabilities by the gallery's verification head" if any(m.by_head for m in everybody) else ""
         typer.echo(f"threshold {everybody[0].threshold:.3f}{note}")
 
 
@@ -198,8 +199,12 @@ def _cells(match: Match) -> tuple[str, ...]:
 def _fields(path: Path, match: Match) -> list[str]:
     box = ("", "", "", "") if match.face is None else tuple(f"{edge:.1f}" for edge in match.face.box)
     numbers = (_known(value, ".6f") for value in (match.distance, match.threshold, match.margin, match.probability))
-    kind = "calibrated" if match.calibrated else "uncalibrated"
-    return [str(path), *box, match.name or "", *numbers, kind, match.nearest or ""]
+    return [str(path), *box, match.name or "", *numbers, _kind(match), match.nearest or ""]
+
+
+def _kind(answer: Verification | Match) -> str:
+    """Where the probability comes from, in a word."""
+    return "head" if answer.by_head else "calibrated" if answer.calibrated else "uncalibrated"
 
 
 def _known(value: float, form: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nstcore._text import printable
-from nstcore.cli import BAD_INPUT, INTERRUPTED, _progress, print_error
+from nstcore.cli import BAD_INPUT, _progress, _stop, print_error
 from nstcore.cli.faces import options as of
 from nstcore.cli.faces.gallery import DEFAULT, AsJson, GalleryPath, open_gallery
 from nstcore.errors import ArgumentError, GalleryError, ImageError
@@ -61,7 +61,7 @@ def enroll(
             run.error = str(error)
     run.report(gallery, as_json)
     if run.interrupted:
-        return INTERRUPTED
+        return _stop.code()
     return BAD_INPUT if run.failed or run.not_tried or run.error is not None else 0
 
 

@@ -18,7 +18,7 @@ from nstcore.cli.faces.gallery import DEFAULT, AsJson, GalleryPath, open_gallery
 from nstcore.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from nstcore.faces import Calibration, Encoder
+    from nstcore.faces import Calibration, CalibrationReport, Encoder, HeadReport, VerificationHead
     from nstcore.faces.folders import Photographs, Progress
 
 Folder = Annotated[
@@ -37,8 +37,16 @@ def calibrate(
     far: Annotated[float, typer.Option("--far", help="The false-accept rate: how many of two people's pairs.")] = 0.001,
     confidence: Annotated[float, typer.Option("--confidence", help="Of the rate and the intervals, 0 to 1.")] = 0.95,
     gallery: GalleryPath = DEFAULT,
+    with_head: Annotated[
+        bool, typer.Option("--head", help="Also fit a verification head, which then gives the probabilities.")
+    ] = False,
+    head_from: Annotated[
+        Path | None, typer.Option("--head-from", help="Keep the head of this file (nst faces train --head) instead.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell; the gallery is left alone.")] = False,
-    reset: Annotated[bool, typer.Option("--reset", help="Go back to the encoder's own calibration.")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Go back to the encoder's own calibration, without a head.")
+    ] = False,
     min_size: of.MinSize = of.MIN_SIZE,
     min_score: of.MinScore = of.MIN_SCORE,
     flip: of.Flip = False,
@@ -52,15 +60,21 @@ def calibrate(
     A rate that so few pairs cannot show is refused: at 95 %, 1 in 1000 takes 2,995 pairs of two people. The gallery is
     made where there is none. A calibration holds for faces that are encoded with the same --flip and --jitter. A folder
     also shows how much more often a person with several photographs is taken for a stranger.
+
+    A verification head is a logistic regression on how two encodings differ, number by number. It is tried on people
+    that it was not fitted to, and kept only where its probabilities are better there than those of the distance.
     """
     from nstcore.faces import report
     from nstcore.faces._statistics import check_rate
     from nstcore.faces.calibrate import calibrate_pairs, check_numbers, with_several
     from nstcore.faces.folders import most_pairs, pairs_in
 
-    if reset:
-        _reset(gallery, folder is not None or pairs is not None, as_json)
+    if reset or head_from is not None:
+        _alone(reset, head_from, folder is not None or pairs is not None or with_head)
+        _reset(gallery, as_json) if head_from is None else _keep_head(gallery, head_from, encoder, as_json)
         return
+    if with_head and pairs is not None:
+        raise ArgumentError("[calibrate] expects --head with a folder of people, got a list of pairs")
     root = _root("calibrate", folder, pairs)
     rate = {"false_accept_rate": check_rate("calibrate", "--far", far)}
     rate["confidence"] = check_rate("calibrate", "--confidence", confidence)
@@ -74,15 +88,38 @@ def calibrate(
     result = calibrate_pairs(found, source=source, **rate)
     if pairs is None:
         result = with_several(result, photographs.encodings, photographs.people)
-    if not dry_run:  # a new gallery is made for something that can be kept, not for a refusal
-        with open_gallery(gallery, create=True, encoder=encoder) as opened:
-            opened.set_calibration(result.calibration)
+    fitted = _fit_head(photographs, chosen, as_json) if with_head else None
+    stays = False if dry_run else _store(gallery, encoder, result, fitted)
     if as_json:
-        facts = {"gallery": None if dry_run else str(gallery), **result.to_json(), **_losses(photographs)}
+        heads = {} if fitted is None else {"head": fitted.to_json()}
+        facts = {"gallery": None if dry_run else str(gallery), **result.to_json(), **heads, **_losses(photographs)}
         typer.echo(json.dumps(facts, indent=2))
         return
-    typer.echo("\n".join([report.calibration_text(result), *report.failures(photographs)]))
+    heads_text = [] if fitted is None else [report.head_text(fitted)]
+    typer.echo("\n".join([report.calibration_text(result), *heads_text, *report.failures(photographs)]))
     typer.echo("nothing was stored" if dry_run else printable(f"stored in {gallery}"))
+    if stays:
+        typer.echo("its verification head stays and gives the probabilities; --reset takes it out, --head fits another")
+
+
+def _fit_head(photographs: Photographs, encoder: Encoder, as_json: bool) -> HeadReport:
+    from nstcore.faces.head_fit import fit_head
+
+    with _bar("fitting heads", as_json) as progress:
+        return fit_head(photographs.encodings, photographs.people, encoder, progress=progress)
+
+
+def _store(gallery: Path, encoder: Path | None, result: CalibrationReport, fitted: HeadReport | None) -> bool:
+    """Keep what was fitted; whether there is a head that was there before.
+
+    A new gallery is made for something that can be kept, not for a refusal.
+    """
+    with open_gallery(gallery, create=True, encoder=encoder) as opened:
+        opened.set_calibration(result.calibration)
+        if fitted is None:
+            return opened.head is not None
+        opened.set_head(fitted.head if fitted.helps else None)
+        return False
 
 
 def evaluate(
@@ -119,6 +156,7 @@ def evaluate(
     from nstcore.faces.evaluate import evaluate as run
     from nstcore.faces.evaluate import evaluate_pairs
     from nstcore.faces.folders import pairs_in
+    from nstcore.faces.head_fit import judge
     from nstcore.faces.oneshot import one_shot
 
     if ways is not None and pairs is not None:
@@ -128,22 +166,26 @@ def evaluate(
         report.check_plot(plot)
         inputs = [path for path in (pairs, gallery) if path is not None]
         files.check_output(plot, inputs=[*inputs, *root.glob("*/*")])
-    calibration, chosen = _judged(context, gallery, encoder, threshold)
+    calibration, chosen, head = _judged(context, gallery, encoder, threshold)
     how = of.encoding(min_size, min_score, flip, jitter, max_pixels)
     with _bar("encoding", as_json) as progress:
         found, photographs = pairs_in(root, pairs, encoder=chosen, progress=progress, **how)
     shot = one_shot(photographs.encodings, photographs.people, ways) if ways is not None else None
+    by_head = None
     if pairs is None:
         result = run(photographs.encodings, photographs.people, calibration)
+        by_head = None if head is None else judge(head, photographs.encodings, photographs.people)
     else:
         result = evaluate_pairs(found, calibration)
     if plot is not None:
         report.write_plot(plot, result)
     if as_json:
         shots = {} if shot is None else {"one_shot": shot.to_json()}
+        shots |= {} if by_head is None else {"by_head": by_head.to_json()}
         typer.echo(json.dumps({**result.to_json(), **shots, **_losses(photographs)}, indent=2))
     else:
-        words = [] if shot is None else ["", str(shot)]
+        words = [] if by_head is None else ["", report.by_head_text(by_head)]
+        words += [] if shot is None else ["", str(shot)]
         typer.echo("\n".join([report.text(result), *words, *report.failures(photographs)]))
         if plot is not None:
             typer.echo(printable(f"drawn in {plot}"))
@@ -151,22 +193,22 @@ def evaluate(
 
 def _judged(
     context: typer.Context, gallery: Path | None, encoder: Path | None, threshold: float | None
-) -> tuple[Calibration, Encoder]:
-    """What is to be evaluated: the calibration and encoder of the gallery, if there is one, at the wanted threshold."""
+) -> tuple[Calibration, Encoder, VerificationHead | None]:
+    """What is to be evaluated: the gallery's calibration, encoder and head, or the encoder's own; that threshold."""
     from dataclasses import replace
 
     from nstcore.faces.decide import chosen_threshold
     from nstcore.faces.encoder import load_encoder
 
     chosen = load_encoder(encoder)
-    calibration = chosen.calibration
+    calibration, head = chosen.calibration, None
     if gallery is not None and (gallery.exists() or _is_named(context)):
         with open_gallery(gallery, encoder=encoder) as opened:
-            calibration, chosen = opened.calibration, opened.encoder
+            calibration, chosen, head = opened.calibration, opened.encoder, opened.head
     if threshold is None:
-        return calibration, chosen
+        return calibration, chosen, head
     limit = chosen_threshold(calibration, threshold)
-    return replace(calibration, threshold=limit, calibrated=False), chosen
+    return replace(calibration, threshold=limit, calibrated=False), chosen, head
 
 
 def _encoder(gallery: Path, dry_run: bool, encoder: Path | None) -> Encoder:
@@ -194,11 +236,27 @@ def _root(task: str, folder: Path | None, pairs: Path | None) -> Path:
     return folder if folder is not None else pairs.parent  # type: ignore[union-attr]
 
 
-def _reset(gallery: Path, more: bool, as_json: bool) -> None:
-    if more:
-        raise ArgumentError("[calibrate] expects --reset alone, got photographs too")
+def _alone(reset: bool, head_from: Path | None, more: bool) -> None:
+    if more or (reset and head_from is not None):
+        raise ArgumentError(f"[calibrate] expects --{'reset' if reset else 'head-from'} alone, got more")
+
+
+def _keep_head(gallery: Path, file: Path, encoder: Path | None, as_json: bool) -> None:
+    from nstcore.faces import load_head
+
+    head = load_head(file)
+    with open_gallery(gallery, create=encoder is not None, encoder=encoder) as opened:
+        opened.set_head(head)
+        model = opened.model
+    facts = {"gallery": str(gallery), "head": {"form": head.form, "encoder": head.encoder}}
+    words = printable(f"{gallery}: the verification head of {file} gives the probabilities now, for {model}")
+    typer.echo(json.dumps(facts, indent=2) if as_json else words)
+
+
+def _reset(gallery: Path, as_json: bool) -> None:
     with open_gallery(gallery) as opened:
         opened.set_calibration(None)
+        opened.set_head(None)
         own = opened.calibration
     facts = {"gallery": str(gallery), "calibration": own.to_json()}
     words = printable(f"{gallery}: the encoder's own calibration again, threshold {own.threshold:.3f}")

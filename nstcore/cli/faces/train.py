@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nstcore.cli import INTERRUPTED, print_error
+from nstcore.cli import _stop, print_error
 from nstcore.errors import ArgumentError, NonFiniteError
 
 _COLUMNS = ("step", "loss", "active", "d² one", "d² two", "gradient", "EER", "one-shot", "threshold", "s")
@@ -48,6 +48,7 @@ def train(
     size: Annotated[int, typer.Option(min=1, help="Numbers in an encoding, from scratch.")] = 128,
     side: Annotated[int, typer.Option(help="Pixels of a chip, from scratch; a multiple of 16.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
+    head: Annotated[Path | None, typer.Option(help="Write the head of --loss logistic: .npz")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Write the state here at every look.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run of this state, bit for bit.")] = None,
     history: Annotated[Path | None, typer.Option(help="Write every step: .csv")] = None,
@@ -58,11 +59,13 @@ def train(
 
     nst faces train photos/ -o encoder.npz
 
-    Ctrl-C ends the run and writes what was reached (exit code 130).
+    Ctrl-C ends the run and writes what was reached (exit code 130); so does SIGTERM (143).
     """
     if from_scratch + fine_tune + (start is not None) > 1:
         raise ArgumentError("[train] expects one of --from-scratch, --fine-tune and --from, got several")
-    outputs = [p for p in (output, checkpoint, history, plot) if p is not None]
+    if head is not None and loss != "logistic":
+        raise ArgumentError(f"[train] expects --head with --loss logistic, which trains one, got {loss}")
+    outputs = [p for p in (output, head, checkpoint, history, plot) if p is not None]
     _check_outputs(outputs, plot, [p for p in (start, resume) if p is not None and p != checkpoint])
     origin: str | Path = "fine-tune" if fine_tune else start if start is not None else "scratch"
     options: dict[str, Any] = {
@@ -78,9 +81,12 @@ def train(
             trained = train_encoder(folder, callback=show, progress=reading, **options)
     except NonFiniteError as error:
         if error.result is not None:
-            _finish(error.result, output, history, plot, as_json)
+            _finish(error.result, output, head, history, plot, as_json)
         raise
-    return _finish(trained, output, history, plot, as_json)
+    code = _finish(trained, output, head, history, plot, as_json)
+    if trained.stopped == "interrupted" and trained.history and checkpoint is not None and not as_json:
+        typer.echo(f"to continue, give the same command with --resume {checkpoint}")
+    return code
 
 
 def _check_outputs(outputs: list[Path], plot: Path | None, inputs: list[Path]) -> None:
@@ -88,20 +94,24 @@ def _check_outputs(outputs: list[Path], plot: Path | None, inputs: list[Path]) -
     from nstcore.images import check_suffix
 
     if len({os.path.realpath(p) for p in outputs}) != len(outputs):
-        raise ArgumentError("[train] expects different files for -o, --checkpoint, --history and --plot, got one twice")
+        raise ArgumentError(
+            "[train] expects different files for -o, --head, --checkpoint, --history and --plot, got one twice"
+        )
     if plot is not None:
         check_suffix(plot)
     for path in outputs:
         check_output(path, inputs=inputs)
 
 
-def _finish(trained: Any, output: Path, history: Path | None, plot: Path | None, as_json: bool) -> int:
+def _finish(
+    trained: Any, output: Path, head: Path | None, history: Path | None, plot: Path | None, as_json: bool
+) -> int:
     from nstcore import images
     from nstcore.faces import train_report as report
 
     facts = report.summary(trained)
     if trained.history:  # an untrained network is no result, and must not replace an earlier one
-        trained.save(output)
+        trained.save(output, head)
         if history:
             report.write_csv(history, trained.history)
         if plot:
@@ -113,7 +123,7 @@ def _finish(trained: Any, output: Path, history: Path | None, plot: Path | None,
         for line in report.notices(trained):
             print_error(line) if line == report.COLLAPSED else typer.echo(line)
         typer.echo(f"{output}: {report.sentence(trained)}" if written else f"{output}: nothing was written")
-    return INTERRUPTED if trained.stopped == "interrupted" else 0
+    return _stop.code() if trained.stopped == "interrupted" else 0
 
 
 Show = Callable[[Any], None]

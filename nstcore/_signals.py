@@ -53,12 +53,12 @@ class Signals:
     @contextmanager
     def through(self) -> Iterator[None]:
         """Let them through inside of `hold`."""
-        self._held = False
+        before, self._held = self._held, False
         self._deliver()
         try:
             yield
         finally:
-            self._held = True
+            self._held = before
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if self._held:
