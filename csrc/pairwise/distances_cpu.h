@@ -141,7 +141,8 @@ struct Columns {
     }
 };
 
-// Redoes the pairs of rows [first, last) of a tile that are too close, or whose norms are too large or too small, for the product.
+// Redoes the pairs of rows [first, last) of a tile that are too close, or whose norms are too large or too small, for
+// the product.
 template <class T>
 inline void redo_near(const T* a, const T* norms_a, int64_t first, int64_t last, const Columns<T>& b, int64_t panel,
                       T* tile) {
