@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter, ARGS="..." goes to pytest or to the benchmarks.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test sanitize bench lint format wheel clean
+.PHONY: help demo test sanitize cuda mutate gpu-check bench lint format wheel clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -17,7 +17,7 @@ ONE_THREAD := NSTCORE_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passi
 CPP := $(shell find csrc python tests/cuda_on_cpu -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 help:  ## this list
-	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## *' '/^[a-z-]+:.*##/ {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.built  ## paint the pictures in the package; shows where the page is
 	@$(VENV)/bin/nst demo $(ARGS)
@@ -27,6 +27,17 @@ test: $(VENV)/.test  ## run all tests
 
 sanitize: $(VENV)/.test  ## run the tests of the kernels under the address and undefined-behaviour sanitizers
 	@sh tools/sanitize.sh $(ARGS)
+
+cuda: $(VENV)/.test  ## compile the CUDA kernels with nvcc and hold registers and spills against their budget
+	@$(PY) tools/cuda_resources.py $(ARGS)
+
+mutate: $(VENV)/.test  ## change the CUDA kernels one place at a time; shows what the tests do not notice
+	@$(ONE_THREAD) PYTHONPATH=tests $(PY) -m cuda_on_cpu.mutate $(ARGS)
+
+gpu-check: $(VENV)/.test  ## on a machine with a GPU: the kernels' tests under each tool of compute-sanitizer
+	@for tool in memcheck racecheck initcheck synccheck; do \
+		compute-sanitizer --tool $$tool --error-exitcode 9 $(PY) -m pytest -q -m gpu tests/kernels $(ARGS) || exit 1; \
+	done
 
 bench: $(VENV)/.built  ## run the benchmarks (ARGS="--profile full")
 	@for file in benchmarks/*_bench.py; do $(PY) $$file $(ARGS) || exit 1; echo; done

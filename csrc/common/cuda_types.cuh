@@ -6,6 +6,11 @@
 #define NST_REAL float
 #endif
 
+// 1: matrix products of floats on tensor cores, from operands of 10 bits of mantissa.
+#ifndef NST_TF32
+#define NST_TF32 0
+#endif
+
 typedef NST_REAL real;
 typedef long long offset_t;  // of an element in an array
 

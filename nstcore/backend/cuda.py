@@ -11,8 +11,11 @@ here waits for the device.
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -22,12 +25,47 @@ from typing import Any
 import numpy as np
 
 from nstcore.backend.arrays import on_device
-from nstcore.errors import BackendUnavailable
+from nstcore.errors import ArgumentError, BackendUnavailable
 
 NAMES = ("cuda", "cuda-on-cpu")
 MODULES = {"cuda": "cupy", "cuda-on-cpu": "cuda_on_cpu.cupy_stand_in"}
-REALS = {"float32": "float", "float64": "double"}
+# What the kernels are compiled as: element types, and float32 with tensor cores.
+BUILDS = {
+    "float32": ("-DNST_REAL=float",),
+    "float64": ("-DNST_REAL=double",),
+    "tf32": ("-DNST_REAL=float", "-DNST_TF32=1"),
+}
+PRECISIONS = ("float32", "tf32")
 NULL = np.uintp(0)  # the address of no array
+
+
+_precision: ContextVar[str | None] = ContextVar("nstcore_precision", default=None)
+
+
+def get_precision() -> str:
+    """How products of float32 are computed, "float32" or "tf32" (``NSTCORE_PRECISION`` unless one is chosen)."""
+    return _precision.get() or _known(os.environ.get("NSTCORE_PRECISION") or "float32")
+
+
+@contextmanager
+def use_precision(name: str) -> Iterator[None]:
+    """Compute convolutions and Gram matrices of float32 with this precision inside a ``with`` block.
+
+    ``"tf32"``: by tensor cores, from operands rounded to 10 bits of mantissa, summed in float32. Relative to the
+    largest result the error is up to 1e-3 (typically 3e-4) instead of 1e-6. Distances, nearest rows and triplets stay
+    exact, and so does float64. Raises `ArgumentError` for an unknown name.
+    """
+    token = _precision.set(_known(name))
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
+def _known(name: str) -> str:
+    if name not in PRECISIONS:
+        raise ArgumentError(f"[precision] expects one of {', '.join(PRECISIONS)}, got {name!r}")
+    return name
 
 
 @cache
@@ -117,6 +155,7 @@ class Family:
     name: str
     launches: Mapping[str, Launch]
     folder: str = ""  # where it is not named as the file is
+    tensor_cores: bool = False  # whether some of its products may be computed by them
 
     @property
     def path(self) -> Path:
@@ -135,7 +174,8 @@ class Family:
             return
         real = np.dtype(like.dtype).type
         shared = launch.shared(real(0).itemsize, *sizes) if launch.shared else 0
-        function = _function(self.path, module_of(like).__name__, like.dtype.name, kernel)
+        build = get_precision() if self.tensor_cores and like.dtype == np.float32 else like.dtype.name
+        function = _function(self.path, module_of(like).__name__, build, kernel)
         if shared > function.max_dynamic_shared_size_bytes:
             function.max_dynamic_shared_size_bytes = shared
         function(grid, (launch.threads,), tuple(_argument(a, real) for a in arguments), shared_mem=shared)
@@ -157,15 +197,15 @@ def _headers() -> str:
 
 
 @cache
-def _module(path: Path, module: str, dtype: str) -> Any:
-    """A file of kernels for one element type, compiled by NVRTC at its first use; CuPy keeps it on disk."""
+def _module(path: Path, module: str, build: str) -> Any:
+    """A file of kernels for one of `BUILDS`, compiled by NVRTC at its first use; CuPy keeps it on disk."""
     # The line names the file in what a compiler says, and the emulator finds it so.
     code = f'#line 1 "{path}"\n{path.read_text(encoding="utf-8")}'
     # CuPy takes a program from its cache by the text and the options alone: the headers must change one of them.
-    options = ("--std=c++17", f"-I{path.parent}", f"-DNST_REAL={REALS[dtype]}", f"-DNST_HEADERS={_headers()}")
+    options = ("--std=c++17", f"-I{path.parent}", *BUILDS[build], f"-DNST_HEADERS={_headers()}")
     return sys.modules[module].RawModule(code=code, options=options)
 
 
 @cache
-def _function(path: Path, module: str, dtype: str, kernel: str) -> Any:
-    return _module(path, module, dtype).get_function(kernel)
+def _function(path: Path, module: str, build: str, kernel: str) -> Any:
+    return _module(path, module, build).get_function(kernel)

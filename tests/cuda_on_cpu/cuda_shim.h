@@ -107,6 +107,47 @@ inline float __int_as_float(int bits) {
     return value;
 }
 
+// ---- tensor cores ----
+namespace emulator {
+
+// What a lane brings to mma.sync.m16n8k8: parts of a (16 x 8) and b (8 x 8), and of d (16 x 8), which it adds to.
+struct Fragments {
+    float* d;
+    float a[4], b[2];
+};
+
+// Rounded to 10 bits of mantissa, halves away from zero.
+inline float tf32(float value) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    if (std::isfinite(value)) bits = (bits + 0x1000) & 0xffffe000u;
+    std::memcpy(&value, &bits, sizeof(bits));
+    return value;
+}
+
+NST_UNSEEN inline void multiply_fragments(void** of_lanes) {
+    float a[16][8], b[8][8];
+    for (int lane = 0; lane < 32; lane++) {
+        const Fragments& f = *static_cast<Fragments*>(of_lanes[lane]);
+        const int g = lane / 4, t = lane % 4;
+        for (int i = 0; i < 4; i++) a[g + i % 2 * 8][t + i / 2 * 4] = tf32(f.a[i]);
+        for (int i = 0; i < 2; i++) b[t + i * 4][g] = tf32(f.b[i]);
+    }
+    for (int lane = 0; lane < 32; lane++) {
+        const Fragments& f = *static_cast<Fragments*>(of_lanes[lane]);
+        const int g = lane / 4, t = lane % 4;
+        for (int i = 0; i < 4; i++)
+            for (int k = 0; k < 8; k++) f.d[i] += a[g + i / 2 * 8][k] * b[k][2 * t + i % 2];
+    }
+}
+
+}  // namespace emulator
+
+NST_UNSEEN inline void multiply_tf32(float (&d)[4], const float (&a)[4], const float (&b)[2], NST_HERE) {
+    emulator::Fragments fragments{d, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+    emulator::warp_call({file, line}, &fragments, emulator::multiply_fragments);
+}
+
 // ---- the kernels of a file, for the launcher ----
 namespace emulator {
 

@@ -37,6 +37,7 @@ TESTED = {
     "mining_cuda.cuh": ("batch_triplet", "Triplets"),
     "cuda_differences.cuh": ("sqdist",),
     "cuda_sums.cuh": ("style_loss", "content_loss", "triplet"),
+    "cuda_tf32.cuh": ("fit_are_exact", "order_of_threads"),
     "cuda_tile.cuh": ("gram", "inner"),
     "cuda_types.cuh": ("pool", "content_loss"),
 }

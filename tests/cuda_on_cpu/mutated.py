@@ -1,7 +1,7 @@
 """Runs the tests of the kernels with other CUDA sources; prints what these are found out by, or nothing.
 
-Usage: PYTHONPATH=tests python -m cuda_on_cpu.mutated FOLDER NAME ...; called by `mutate`. NAMES are those of the kernels'
-ops and families, whose tests run.
+Usage: PYTHONPATH=tests python -m cuda_on_cpu.mutated FOLDER NAME ...; called by `mutate`. Those tests run that have a
+NAME in theirs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .build import ROOT, BuildError
 from .launcher import Findings, LaunchError
 
 KINDS = {Findings: "checker", LaunchError: "launch", BuildError: "compiler"}
-TESTS = ("test_edges.py", "test_parity.py::test_values_and_gradients")
+TESTS = ("test_edges.py", "test_parity.py::test_values_and_gradients", "test_precision.py")
 
 
 class Fate:
