@@ -128,19 +128,19 @@ def summary(trained: Trained) -> dict[str, Any]:
 
 
 def sentence(trained: Trained) -> str:
-    """`summary` in a line for a person."""
+    """`summary` in a few lines for a person."""
     facts = summary(trained)
-    text = f"{facts['steps']} steps in {facts['seconds']:.0f} s"
-    if trained.scores and trained.before:
-        people = len(trained.validation)
-        text += (
-            f"; {people} people not trained on: equal error rate {trained.before.eer:.1%} -> {trained.scores.eer:.1%}, "
-            f"{trained.scores.ways}-way one-shot {trained.before.one_shot:.1%} -> {trained.scores.one_shot:.1%}, "
-            f"threshold {trained.scores.threshold:.3f}, best at step {trained.best_step}"
-        )
     endings = {
         "interrupted": "; interrupted, this is what was reached",
         "patience": "; stopped, new people got no better",
         "not finite": "; the loss was not finite, this is what was reached before",
     }
-    return text + endings.get(trained.stopped, "")
+    lines = [f"{facts['steps']} steps in {facts['seconds']:.0f} s{endings.get(trained.stopped, '')}"]
+    if trained.scores and trained.before:
+        before, after = trained.before, trained.scores
+        lines += [
+            f"{len(trained.validation)} people not trained on: equal error rate {before.eer:.1%} -> {after.eer:.1%},",
+            f"{after.ways}-way one-shot {before.one_shot:.1%} -> {after.one_shot:.1%}; best at step "
+            f"{trained.best_step}, threshold {after.threshold:.3f}",
+        ]
+    return "\n".join(lines)
