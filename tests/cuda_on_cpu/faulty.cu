@@ -102,6 +102,13 @@ extern "C" __global__ void __launch_bounds__(128) shuffle_from_outside(const flo
     y[threadIdx.x] = value;
 }
 
+extern "C" __global__ void __launch_bounds__(128) mma_for_some(const float* x, float* y, int n) {
+    const unsigned a[4] = {}, b[2] = {};
+    float d[4] = {x[threadIdx.x]};
+    if (threadIdx.x % 32 < 20) mma_tf32(d, a, b);  // found: divergent warp
+    y[threadIdx.x] = d[0];
+}
+
 extern "C" __global__ void __launch_bounds__(128) mask_without_itself(const float* x, float* y, int n) {
     __syncwarp(threadIdx.x == 127 ? 0x7fffffffu : ~0u);  // found: mask
     y[threadIdx.x] = x[threadIdx.x];

@@ -116,6 +116,29 @@ class TestSoundKernels:
         y = self.run("vectors", x, np.zeros(100, np.float32), 100)
         np.testing.assert_array_equal(y, x.reshape(25, 4)[::-1].ravel())
 
+    @pytest.mark.parametrize("n", [1, 2], ids=["tf32", "bf16"])
+    def test_products(self, n: int) -> None:
+        rng = np.random.default_rng(0)
+        a, b = rng.integers(-99, 99, (16, 16)), rng.integers(-99, 99, (16, 8))
+        y = self.run("products", np.r_[a.ravel(), b.ravel()].astype(np.float32), np.zeros(128, np.float32), n)
+        np.testing.assert_array_equal(y.reshape(16, 8), a @ b)
+
+    @pytest.mark.parametrize(
+        ("n", "value", "rounded"),
+        [
+            (1, 1 + 2**-11, 1 + 2**-10), (1, -1 - 2**-11, -1 - 2**-10), (1, 1 + 2**-11 - 2**-23, 1),
+            (2, 1 + 2**-8, 1), (2, 1 + 3 * 2**-8, 1 + 2**-6), (2, -1 - 2**-8 - 2**-23, -1 - 2**-7),
+            (1, np.inf, np.inf), (2, np.inf, np.inf),
+        ],
+    )  # fmt: skip
+    def test_rounding_of_products(self, n: int, value: float, rounded: float) -> None:
+        """Halves away from zero in tf32, to the even one in bf16; half a last place is 2^-11 and 2^-8."""
+        a, b = np.zeros((16, 16), np.float32), np.ones((16, 8), np.float32)
+        a[9, 13] = value
+        y = self.run("products", np.r_[a.ravel(), b.ravel()], np.zeros(128, np.float32), n).reshape(16, 8)
+        np.testing.assert_array_equal(y[9], rounded)
+        np.testing.assert_array_equal(np.delete(y, 9, axis=0), 0)
+
 
 class TestLaunch:
     """What a driver refuses."""
