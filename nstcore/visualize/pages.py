@@ -30,6 +30,10 @@ section { scroll-margin-top: 6rem } body.single section.layer:not(.here) { displ
 .pair h3 { margin: .2rem 0; font-size: 1rem }
 .pair .strip { max-width: 40rem } .maps { display: flex; flex-wrap: wrap; gap: 1rem } .maps figure { flex: 0 1 20rem }
 .matrix img { image-rendering: pixelated; max-width: 34rem } .matrix { flex: 0 1 34rem }
+@media (max-width: 40rem) {
+  nav { position: static } section, .unit { scroll-margin-top: 0 }
+  .unit { display: block } .unit h3 small { display: inline; margin-left: .5rem }
+}
 """
 _BRIGHT = 99.0  # per cent of a product's places that are not drawn at full brightness
 SCRIPT = """<script>
