@@ -14,7 +14,7 @@ from nstcore import page
 from nstcore.images import resize_to
 from nstcore.visualize.gram import ChannelPair, Correlations
 from nstcore.visualize.receptive_field import ReceptiveField
-from nstcore.visualize.show import Shown, spotlight
+from nstcore.visualize.show import Shown, plain, spotlight
 
 Array = NDArray[Any]
 STYLE = """
@@ -102,7 +102,7 @@ def _describe(field: ReceptiveField) -> str:
 
 
 def _unit(layer: str, unit: int, shown: Sequence[Shown], kinds: Sequence[str], count: int, field: Any) -> str:
-    value = f"{shown[0].patch.activation:.3g}" if shown else "never fires"
+    value = plain(shown[0].patch.activation) if shown else "never fires"
     strips = "".join(_strip(shown, kind, count, max(field.size)) for kind in kinds) if shown else ""
     return (
         f'<div class="unit" id="{html.escape(layer)}:{unit}"><h3>unit {unit}<small>{value}</small></h3>'
