@@ -14,7 +14,7 @@ from nstcore import page
 from nstcore.images import resize_to
 from nstcore.visualize.gram import ChannelPair, Correlations
 from nstcore.visualize.receptive_field import ReceptiveField
-from nstcore.visualize.show import Shown, spotlight
+from nstcore.visualize.show import Shown, plain, spotlight
 
 Array = NDArray[Any]
 STYLE = """
@@ -30,6 +30,10 @@ section { scroll-margin-top: 6rem } body.single section.layer:not(.here) { displ
 .pair h3 { margin: .2rem 0; font-size: 1rem }
 .pair .strip { max-width: 40rem } .maps { display: flex; flex-wrap: wrap; gap: 1rem } .maps figure { flex: 0 1 20rem }
 .matrix img { image-rendering: pixelated; max-width: 34rem } .matrix { flex: 0 1 34rem }
+@media (max-width: 40rem) {
+  nav { position: static } section, .unit { scroll-margin-top: 0 }
+  .unit { display: block } .unit h3 small { display: inline; margin-left: .5rem }
+}
 """
 _BRIGHT = 99.0  # per cent of a product's places that are not drawn at full brightness
 SCRIPT = """<script>
@@ -98,7 +102,7 @@ def _describe(field: ReceptiveField) -> str:
 
 
 def _unit(layer: str, unit: int, shown: Sequence[Shown], kinds: Sequence[str], count: int, field: Any) -> str:
-    value = f"{shown[0].patch.activation:.3g}" if shown else "never fires"
+    value = plain(shown[0].patch.activation) if shown else "never fires"
     strips = "".join(_strip(shown, kind, count, max(field.size)) for kind in kinds) if shown else ""
     return (
         f'<div class="unit" id="{html.escape(layer)}:{unit}"><h3>unit {unit}<small>{value}</small></h3>'

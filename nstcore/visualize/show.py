@@ -122,6 +122,15 @@ def fit(pixels: Array, cell: int) -> Array:
     return found
 
 
+def plain(activation: float) -> str:
+    """Three digits, and large ones whole.
+
+    >>> plain(3391.6), plain(12.345), plain(0.00123)
+    ('3,392', '12.3', '0.00123')
+    """
+    return f"{activation:,.0f}" if abs(activation) >= 1000 else f"{activation:.3g}"
+
+
 LABEL_WIDTH, GAP, MARGIN, _TITLE = 150, 3, 14, 34
 _INK, _PALE = "#222222", "#777777"
 
@@ -147,7 +156,7 @@ def sheet(
     for number, ((layer, unit), shown) in enumerate(rows.items()):
         y = top + block * number
         draw_on.text((MARGIN, y + 2), f"{layer} : {unit}", fill=_INK, font=font)
-        first = f"{shown[0].patch.activation:.3g}" if shown else "never fires"
+        first = plain(shown[0].patch.activation) if shown else "never fires"
         draw_on.text((MARGIN, y + 22), first, fill=_PALE, font=small)
         for at, kind in enumerate(kinds):
             if len(kinds) > 1:
