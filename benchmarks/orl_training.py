@@ -28,7 +28,7 @@ from nstcore.faces.scores import score
 
 UNSEEN = 10
 MININGS = ("random", "distance_weighted", "semi_hard", "batch_hard", "batch_all")
-DECAYS = (1e-3, 1e-2, 1e-1, 1.0)
+DECAYS = (1e-2, 1e-1, 1.0, 100.0)
 
 
 def arguments() -> argparse.Namespace:

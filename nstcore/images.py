@@ -180,6 +180,13 @@ def check_suffix(path: files.PathLike) -> str:
     return _OUTPUT_FORMATS[suffix][0]
 
 
+def check_size(path: files.PathLike, height: int, width: int) -> None:
+    """Raise `OutputError` where the format of the path's suffix cannot hold so many pixels."""
+    form, longest = check_suffix(path), _OUTPUT_FORMATS[Path(path).suffix.lower()][1]
+    if max(height, width) > longest:
+        raise OutputError(f"[output] {form} holds at most {longest} pixels a side, got {width}x{height}; use .png")
+
+
 def save(path: files.PathLike, image: NDArray[Any], *, quality: int = 95) -> None:
     """Write a picture as JPEG, PNG or WebP by the path's suffix, whole or not at all.
 
@@ -201,10 +208,7 @@ def save(path: files.PathLike, image: NDArray[Any], *, quality: int = 95) -> Non
     if isinstance(quality, bool) or not isinstance(quality, (int, np.integer)) or not 1 <= quality <= 100:
         raise ArgumentError(f"[image] quality must be a whole number from 1 to 100, got {quality!r}")
     _check_picture_array("image", image, channels=(3,))
-    longest = _OUTPUT_FORMATS[Path(path).suffix.lower()][1]
-    if max(image.shape[:2]) > longest:
-        shown = f"{image.shape[1]}x{image.shape[0]}"
-        raise OutputError(f"[output] {form} holds at most {longest} pixels a side, got {shown}; use .png")
+    check_size(path, *image.shape[:2])
     options: dict[str, Any] = {"quality": int(quality)}
     if form == "JPEG":
         options["subsampling"] = 0

@@ -76,6 +76,17 @@ void avg_backward(const Array<T>& dy, Array<T>& dx, const py::tuple& down, const
     NST_CALL(avg_pool2d_backward_cpu<T>(from, s, to));
 }
 
+template <class T>
+void peaks_forward(const Array<T>& x, Array<T>& value, Array<std::int64_t>& at) {
+    expect_rank(x, 4, "x");
+    const py::ssize_t images = x.shape(0), pixels = x.shape(1) * x.shape(2), channels = x.shape(3);
+    T* to = output(value, {images, channels}, "value");
+    std::int64_t* places = output(at, {images, channels}, "at");
+    const T* from = x.data();
+    py::gil_scoped_release release;
+    NST_CALL(channel_peaks_forward_cpu<T>(from, images, pixels, channels, to, places));
+}
+
 template <class T, class Index>
 void bind_max(py::module_& m) {
     m.def("max_pool2d_forward_cpu", &max_forward<T, Index>, py::arg("x").noconvert(), py::arg("y").noconvert(),
@@ -92,6 +103,8 @@ void bind(py::module_& m) {
           py::arg("down"), py::arg("across"), py::arg("count_padding"));
     m.def("avg_pool2d_backward_cpu", &avg_backward<T>, py::arg("dy").noconvert(), py::arg("dx").noconvert(),
           py::arg("down"), py::arg("across"), py::arg("count_padding"));
+    m.def("channel_peaks_forward_cpu", &peaks_forward<T>, py::arg("x").noconvert(), py::arg("value").noconvert(),
+          py::arg("at").noconvert());
 }
 
 }  // namespace

@@ -23,7 +23,14 @@ BUILD = ROOT / "build" / "cuda"
 BUDGET = ROOT / "docs" / "kernels" / "cuda_resources.json"
 TABLE = ROOT / "docs" / "kernels" / "cuda.md"
 ARCHITECTURES = (80, 90, 100, 120)
-REALS = {"float32": "float", "float64": "double"}
+# As nstcore.backend.cuda.BUILDS; a test holds them equal.
+BUILDS = {
+    "float32": "-DNST_REAL=float",
+    "float64": "-DNST_REAL=double",
+    "tf32": "-DNST_REAL=float -DNST_TENSOR_CORES=1",
+    "bf16": "-DNST_REAL=float -DNST_TENSOR_CORES=2",
+    "tf32x3": "-DNST_REAL=float -DNST_TENSOR_CORES=3",
+}
 ALLOCATED = 8  # registers of a thread are given out in eights
 STATIC_SHARED = 48 * 1024
 
@@ -45,17 +52,22 @@ def files() -> list[Path]:
     return sorted((ROOT / "csrc").glob("*/*_cuda.cu"))
 
 
-def compiled(path: Path, dtype: str, nvcc: str = "nvcc") -> str:
+def builds(path: Path) -> list[str]:
+    """What a file is compiled as: with tensor cores only where it may use them."""
+    return [b for b, flags in BUILDS.items() if "TENSOR" not in flags or "MatrixProduct" in path.read_text("utf-8")]
+
+
+def compiled(path: Path, build: str, nvcc: str = "nvcc") -> str:
     """What ptxas says about every kernel of a file, for every architecture; `RuntimeError` with what nvcc said."""
     headers = sorted((ROOT / "csrc").rglob("*.cuh"))
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
-    read = "\0".join([version, dtype, str(ARCHITECTURES), *(file.read_text("utf-8") for file in (path, *headers))])
-    kept = BUILD / f"{path.stem}-{dtype}-{hashlib.sha256(read.encode()).hexdigest()[:16]}.txt"
+    read = "\0".join([version, build, str(ARCHITECTURES), *(file.read_text("utf-8") for file in (path, *headers))])
+    kept = BUILD / f"{path.stem}-{build}-{hashlib.sha256(read.encode()).hexdigest()[:16]}.txt"
     if kept.exists():
         return kept.read_text("utf-8")
     codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
     with tempfile.TemporaryDirectory() as folder:
-        command = [nvcc, "-std=c++17", f"-DNST_REAL={REALS[dtype]}", "-Werror=all-warnings", *codes, "-fatbin"]
+        command = [nvcc, "-std=c++17", *BUILDS[build].split(), "-Werror=all-warnings", *codes, "-fatbin"]
         command += ["-Xptxas=-v", str(path), "-o", f"{folder}/kernels.fatbin"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -82,9 +94,12 @@ def usage(log: str) -> dict[str, dict[int, Usage]]:
 
 
 def measured() -> dict[str, dict[str, dict[int, Usage]]]:
-    """By element type, kernel and architecture."""
+    """By build, kernel and architecture."""
     return {
-        dtype: {name: by for path in files() for name, by in usage(compiled(path, dtype)).items()} for dtype in REALS
+        build: {
+            name: by for path in files() if build in builds(path) for name, by in usage(compiled(path, build)).items()
+        }
+        for build in BUILDS
     }
 
 
@@ -138,16 +153,16 @@ def occupancy(registers: int, shared: int, threads: int, machine: str) -> tuple[
 
 def tables(budget: dict[str, dict[str, Usage]], threads: dict[str, int]) -> str:
     """The occupancy of every kernel, in Markdown."""
-    head = f"| kernel | type | registers | shared | {' | '.join(MACHINES)} | limit |\n|---|---|" + "---|" * (
+    head = f"| kernel | build | registers | shared | {' | '.join(MACHINES)} | limit |\n|---|---|" + "---|" * (
         3 + len(MACHINES)
     )
     rows = []
     for name in budget["float32"]:
-        for dtype in REALS:
-            used = budget[dtype][name]
+        for build in (build for build in BUILDS if name in budget[build]):
+            used = budget[build][name]
             found = [occupancy(used["registers"], used["shared"], threads[name], machine) for machine in MACHINES]
             shown = " | ".join(f"{percent} %" for percent, _ in found)
-            rows.append(f"| `{name}` | {dtype} | {used['registers']} | {used['shared']} | {shown} | {found[0][1]} |")
+            rows.append(f"| `{name}` | {build} | {used['registers']} | {used['shared']} | {shown} | {found[0][1]} |")
     return "\n".join([head, *rows])
 
 

@@ -12,12 +12,13 @@ __device__ __forceinline__ void weighted_differences(TileMemory& memory, const r
                                                      const real* __restrict__ other, int rows, int others, int depth,
                                                      const Weight& weight, const Store& store) {
     const int row0 = static_cast<int>(blockIdx.x) * tile_side, column0 = static_cast<int>(blockIdx.y) * tile_side;
+    typedef Share<real> Own;            // as every term has it that tensor cores do not know
     real held[tile_share][tile_share];  // own, at the elements of this thread
 #pragma unroll
     for (int i = 0; i < tile_share; i++)
 #pragma unroll
         for (int j = 0; j < tile_share; j++) {
-            const int row = row0 + tile_row() + i, column = column0 + tile_column() + j;
+            const int row = row0 + Own::row(i), column = column0 + Own::column(j);
             held[i][j] = row < rows && column < depth ? own[static_cast<offset_t>(row) * depth + column] : real(0);
         }
     real sum[tile_share][tile_share] = {};
@@ -30,7 +31,7 @@ __device__ __forceinline__ void weighted_differences(TileMemory& memory, const r
     };
     const auto term = [&](real part, real w, real b, int i, int j) { return part + w * (held[i][j] - b); };
     tile_sum<weights_along, Contiguous::rows>(memory, 0, others, weight_of, column_of, term, sum);
-    store_tile(sum, rows - row0, depth - column0, [&](int row, int column, real v) {
+    store_tile<real>(sum, rows - row0, depth - column0, [&](int row, int column, real v) {
         store(static_cast<offset_t>(row0 + row) * depth + column0 + column, v);
     });
 }

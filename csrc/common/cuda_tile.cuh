@@ -14,6 +14,9 @@
 //   +------+        +---------+
 //
 // Each 16 of the depth are summed apart and then added: the error grows with depth / 16 instead of depth.
+//
+// With NST_TENSOR_CORES a MatrixProduct is computed by tensor cores: a warp has 32 x 16 of the tile, as 2 x 2 of
+// mma.sync's 16 x 8, whose 16 sums a thread take the place of its 4 x 4. Operands are rounded, sums are not.
 #pragma once
 
 #include "cuda_types.cuh"
@@ -25,9 +28,16 @@ struct __align__(16) Four {
     real v[tile_share];
 };
 
+// What a row of shared memory is longer: vectors stay aligned; the fragments of tensor cores, 8 columns of 4 rows each,
+// lie in 32 banks.
+constexpr int tile_pad = NST_TENSOR_CORES ? 8 : 16 / sizeof(real);
+// How much of a depth neighbouring threads fetch: with that pad, the stores of 8 meet in a bank by twos, those of 16 by
+// fours.
+constexpr int tile_stretch = NST_TENSOR_CORES ? 8 : tile_depth;
+typedef real TileRows[tile_depth][tile_side + tile_pad];
+
 struct __align__(16) TileMemory {
-    real a[2][tile_depth][tile_side + 16 / sizeof(real)];
-    real b[2][tile_depth][tile_side + 16 / sizeof(real)];
+    TileRows a[2], b[2];
 };
 
 // How many blocks share a multiprocessor at least, for __launch_bounds__: 128 registers a thread in float, 255 in
@@ -40,12 +50,15 @@ enum class Contiguous { rows, depth };
 template <Contiguous along>
 __device__ __forceinline__ int fetched_row(int i) {
     const int e = static_cast<int>(threadIdx.x) + i * tile_threads;
-    return along == Contiguous::rows ? e % tile_side : e / tile_depth;
+    if (along == Contiguous::rows) return e % tile_side;
+    return tile_stretch == tile_depth ? e / tile_depth : e / tile_stretch % tile_side;
 }
 template <Contiguous along>
 __device__ __forceinline__ int fetched_depth(int i) {
     const int e = static_cast<int>(threadIdx.x) + i * tile_threads;
-    return along == Contiguous::rows ? e / tile_side : e % tile_depth;
+    if (along == Contiguous::rows) return e / tile_side;
+    if (tile_stretch == tile_depth) return e % tile_depth;
+    return e % tile_stretch + e / (tile_stretch * tile_side) * tile_stretch;
 }
 
 template <Contiguous along, class Load>
@@ -55,14 +68,42 @@ __device__ __forceinline__ void fetch(const Load& load, int k, real (&held)[tile
 }
 
 template <Contiguous along>
-__device__ __forceinline__ void keep(real (&to)[tile_depth][tile_side + 16 / sizeof(real)],
-                                     const real (&held)[tile_loads]) {
+__device__ __forceinline__ void keep(TileRows& to, const real (&held)[tile_loads]) {
 #pragma unroll
     for (int i = 0; i < tile_loads; i++) to[fetched_depth<along>(i)][fetched_row<along>(i)] = held[i];
 }
 
-__device__ __forceinline__ int tile_row() { return static_cast<int>(threadIdx.x) / 16 * tile_share; }
-__device__ __forceinline__ int tile_column() { return static_cast<int>(threadIdx.x) % 16 * tile_share; }
+// The term of a matrix product that needs every bit, and of one that may be computed by tensor cores.
+struct Product {
+    __device__ __forceinline__ real operator()(real sum, real a, real b, int, int) const { return sum + a * b; }
+};
+struct MatrixProduct : Product {};
+
+// Which rows and columns of the tile are the 4 x 4 of this thread, by the term.
+template <class Term>
+struct Share {
+    __device__ static int row(int i) { return static_cast<int>(threadIdx.x) / 16 * tile_share + i; }
+    __device__ static int column(int j) { return static_cast<int>(threadIdx.x) % 16 * tile_share + j; }
+};
+
+// Adds the terms of the depth in shared memory to a thread's share.
+template <class Term>
+__device__ __forceinline__ void add_terms(const TileRows& a_rows, const TileRows& b_rows, const Term& term,
+                                          real (&sum)[tile_share][tile_share]) {
+#pragma unroll
+    for (int d = 0; d < tile_depth; d++) {
+        const Four a = *reinterpret_cast<const Four*>(&a_rows[d][Share<Term>::row(0)]);
+        const Four b = *reinterpret_cast<const Four*>(&b_rows[d][Share<Term>::column(0)]);
+#pragma unroll
+        for (int i = 0; i < tile_share; i++)
+#pragma unroll
+            for (int j = 0; j < tile_share; j++) sum[i][j] = term(sum[i][j], a.v[i], b.v[j], i, j);
+    }
+}
+
+#if NST_TENSOR_CORES
+#include "cuda_tensor_cores.cuh"
+#endif
 
 // Adds the terms of depth [begin, end) to `sum`. load_a(row, k) and load_b(column, k) take places in the tile and the
 // depth, and give 0 outside of their matrix and from `end` on; term(sum, a, b, i, j) adds to element (i, j) of a
@@ -84,15 +125,7 @@ __device__ __forceinline__ void tile_sum(TileMemory& memory, int begin, int end,
             fetch<of_b>(load_b, k + tile_depth, next_b);
         }
         real part[tile_share][tile_share] = {};
-#pragma unroll
-        for (int d = 0; d < tile_depth; d++) {
-            const Four a = *reinterpret_cast<const Four*>(&memory.a[now][d][tile_row()]);
-            const Four b = *reinterpret_cast<const Four*>(&memory.b[now][d][tile_column()]);
-#pragma unroll
-            for (int i = 0; i < tile_share; i++)
-#pragma unroll
-                for (int j = 0; j < tile_share; j++) part[i][j] = term(part[i][j], a.v[i], b.v[j], i, j);
-        }
+        add_terms(memory.a[now], memory.b[now], term, part);
 #pragma unroll
         for (int i = 0; i < tile_share; i++)
 #pragma unroll
@@ -106,19 +139,14 @@ __device__ __forceinline__ void tile_sum(TileMemory& memory, int begin, int end,
     }
 }
 
-// The term of a matrix product.
-struct Product {
-    __device__ __forceinline__ real operator()(real sum, real a, real b, int, int) const { return sum + a * b; }
-};
-
 // Calls store(row, column, value) for the elements of this thread that lie in the rows and columns there are.
-template <class Store>
+template <class Term, class Store>
 __device__ __forceinline__ void store_tile(const real (&sum)[tile_share][tile_share], int rows, int columns,
                                            const Store& store) {
 #pragma unroll
     for (int i = 0; i < tile_share; i++)
 #pragma unroll
         for (int j = 0; j < tile_share; j++)
-            if (tile_row() + i < rows && tile_column() + j < columns)
-                store(tile_row() + i, tile_column() + j, sum[i][j]);
+            if (Share<Term>::row(i) < rows && Share<Term>::column(j) < columns)
+                store(Share<Term>::row(i), Share<Term>::column(j), sum[i][j]);
 }

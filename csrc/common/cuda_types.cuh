@@ -6,6 +6,11 @@
 #define NST_REAL float
 #endif
 
+// Not 0: matrix products of floats on tensor cores, see cuda_tensor_cores.cuh.
+#ifndef NST_TENSOR_CORES
+#define NST_TENSOR_CORES 0
+#endif
+
 typedef NST_REAL real;
 typedef long long offset_t;  // of an element in an array
 

@@ -68,8 +68,8 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
         if (filter0 + filter >= k || at >= depth) return real(0);
         return weights[static_cast<offset_t>(filter0 + filter) * depth + at];
     };
-    tile_sum<Contiguous::depth, Contiguous::depth>(memory, 0, depth, tap, weight, Product(), sum);
-    store_tile(sum, rows - row0, k - filter0, [&](int row, int filter, real v) {
+    tile_sum<Contiguous::depth, Contiguous::depth>(memory, 0, depth, tap, weight, MatrixProduct(), sum);
+    store_tile<MatrixProduct>(sum, rows - row0, k - filter0, [&](int row, int filter, real v) {
         const offset_t at = static_cast<offset_t>(row0 + row) * k + filter0 + filter;
         if (bias) v += bias[filter0 + filter];
         if (relu && v <= 0) v = 0;  // a NaN stays
@@ -95,8 +95,8 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
         if (channel0 + channel >= c || at >= depth) return real(0);
         return weights[(static_cast<offset_t>(at % k) * (r * s) + at / k) * c + channel0 + channel];
     };
-    tile_sum<Contiguous::depth, Contiguous::rows>(memory, 0, depth, tap, weight, Product(), sum);
-    store_tile(sum, rows - row0, c - channel0, [&](int row, int channel, real v) {
+    tile_sum<Contiguous::depth, Contiguous::rows>(memory, 0, depth, tap, weight, MatrixProduct(), sum);
+    store_tile<MatrixProduct>(sum, rows - row0, c - channel0, [&](int row, int channel, real v) {
         dx[static_cast<offset_t>(row0 + row) * c + channel0 + channel] = v;
     });
 }
@@ -120,10 +120,11 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
     const auto tap = [&](int at, int row) {
         return at0 + at < depth && row < end ? tap_of_x(d, x, row, at0 + at) : real(0);
     };
-    tile_sum<Contiguous::rows, Contiguous::rows>(memory, begin, end, slope_of, tap, Product(), sum);
+    tile_sum<Contiguous::rows, Contiguous::rows>(memory, begin, end, slope_of, tap, MatrixProduct(), sum);
     real* to = parts + static_cast<offset_t>(blockIdx.z) * k * depth;
-    store_tile(sum, k - filter0, depth - at0,
-               [&](int filter, int at, real v) { to[static_cast<offset_t>(filter0 + filter) * depth + at0 + at] = v; });
+    store_tile<MatrixProduct>(sum, k - filter0, depth - at0, [&](int filter, int at, real v) {
+        to[static_cast<offset_t>(filter0 + filter) * depth + at0 + at] = v;
+    });
 }
 
 // A column of lanes a filter: grid (filters / 32, slices), 8 rows of a block going through the slice; parts:

@@ -194,7 +194,7 @@ void forward_narrow(const T* x, const T* w, const T* bias, const ConvShape& s, b
                     std::uint8_t* positive) {
     constexpr int64_t NR = Tile<T>::NR, MR = Tile<T>::MR;
     const int64_t depth = s.r * s.s * s.c, panels = ceil_div(s.k, NR), bands = ceil_div(s.p, forward_band);
-    const int64_t ld = ((s.q - 1) * s.stride_w + s.s) * s.c, rows = (forward_band - 1) * s.stride_h + s.r;
+    const int64_t ld = ((s.q - 1) * s.stride_w + s.s) * s.c, rows = (min_of(s.p, forward_band) - 1) * s.stride_h + s.r;
     const bool stream = can_stream(y, s.n * s.p * s.q * s.k, s.k) && s.k % NR == 0;
     Scratch<T> packed(panels * depth * NR), rooms(num_threads() * rows * ld);
     pack_panels(w, 1, depth, depth, s.k, packed.get());

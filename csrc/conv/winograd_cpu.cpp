@@ -43,6 +43,7 @@ class Convolution {
               can_stream(what.out, what.n * what.p * what.q * what.k / (what.pooled == Pooled::out ? 4 : 1), what.k)) {}
 
     void run() const {
+        if (grid.count == 0) return;  // no picture, or one without pixels
         const int64_t u = bytes_of<T>(points * job.c * panels * NR);
         u <= most_weights* l2_bytes() ? run_blocks() : run_panels();
     }

@@ -187,7 +187,7 @@ class WeightGradient {
 template <class T>
 void conv2d_backward_weight_winograd_cpu(const T* x, const T* dy, const std::uint8_t* positive, const ConvShape& s,
                                          bool pool, T* dw) {
-    WeightGradient<T>(x, dy, positive, s, pool).run(dw);
+    if (s.c > 0 && s.k > 0) WeightGradient<T>(x, dy, positive, s, pool).run(dw);
 }
 
 #define NST_INSTANTIATE(T)                                                                                          \

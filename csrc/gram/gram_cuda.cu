@@ -39,10 +39,11 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
     real sum[tile_share][tile_share] = {};
     const auto load_row = [&](int row, int pixel) { return load(tile.row + row, pixel); };
     const auto load_column = [&](int column, int pixel) { return load(tile.column + column, pixel); };
-    tile_sum<Contiguous::rows, Contiguous::rows>(memory, begin, end, load_row, load_column, Product(), sum);
+    tile_sum<Contiguous::rows, Contiguous::rows>(memory, begin, end, load_row, load_column, MatrixProduct(), sum);
     const offset_t block = (static_cast<offset_t>(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     real* to = parts + block * tile_elements;
-    store_tile(sum, tile_side, tile_side, [&](int row, int column, real v) { to[row * tile_side + column] = v; });
+    store_tile<MatrixProduct>(sum, tile_side, tile_side,
+                              [&](int row, int column, real v) { to[row * tile_side + column] = v; });
 }
 
 // Element (i, j) of an image's Gram matrix, from its parts.
@@ -116,10 +117,10 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
         return slope[static_cast<offset_t>(k) * channels + channel] +
                slope[static_cast<offset_t>(channel) * channels + k];
     };
-    tile_sum<Contiguous::depth, Contiguous::rows>(memory, 0, channels, pixel_of_x, both_of_d, Product(), sum);
+    tile_sum<Contiguous::depth, Contiguous::rows>(memory, 0, channels, pixel_of_x, both_of_d, MatrixProduct(), sum);
     const real factor = weight ? *weight : real(1);
     real* to = dx + image;
-    store_tile(sum, pixels - pixel0, channels - channel0, [&](int row, int column, real v) {
+    store_tile<MatrixProduct>(sum, pixels - pixel0, channels - channel0, [&](int row, int column, real v) {
         const offset_t at = static_cast<offset_t>(pixel0 + row) * channels + channel0 + column;
         to[at] = add ? to[at] + factor * v : factor * v;
     });

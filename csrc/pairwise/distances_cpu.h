@@ -14,6 +14,9 @@ namespace nst::NST_ISA_NS {
 // the usual case, never get here.
 template <class T>
 constexpr T near_ratio = T(1) / 32;
+// Below it |a|^2 and |b|^2, summed in double, are more than the rounding errors of a . b, whose summands underflow.
+template <class T>
+constexpr T underflow = static_cast<T>(sizeof(T) == 4 ? 0x1p-95 : 0x1p-960);
 
 constexpr int64_t few_rows = 4;  // with so few rows on one side a tile would be mostly padding: each pair on its own
 
@@ -138,7 +141,8 @@ struct Columns {
     }
 };
 
-// Redoes the pairs of rows [first, last) of a tile that are too close, or whose norms overflow, for the product.
+// Redoes the pairs of rows [first, last) of a tile that are too close, or whose norms are too large or too small, for
+// the product.
 template <class T>
 inline void redo_near(const T* a, const T* norms_a, int64_t first, int64_t last, const Columns<T>& b, int64_t panel,
                       T* tile) {
@@ -147,7 +151,7 @@ inline void redo_near(const T* a, const T* norms_a, int64_t first, int64_t last,
     for (int64_t r = first; r < last; r++)
         for (int c = 0; c < b.width(panel); c++) {
             const T sum = norms_a[r] + b.norms[panel * NR + c];
-            if (!(tile[r * NR + c] > near_ratio<T> * sum) || !(sum < infinity))
+            if (!(tile[r * NR + c] > near_ratio<T> * sum + underflow<T>) || !(sum < infinity))
                 tile[r * NR + c] = direct_sqdist(a + r * b.depth, b.rows + (panel * NR + c) * b.depth, b.depth);
         }
 }
@@ -167,7 +171,8 @@ inline void finish_distances(const T* a, const T* norms_a, int64_t rows, const C
             T* t = tile + r * NR;
             const Vec<T> s0 = norms_a[r] + n0, s1 = norms_a[r] + n1;
             const Vec<T> d0 = s0 - T(2) * load(t), d1 = s1 - T(2) * load(t + W);
-            near |= ~(d0 > near_ratio<T> * s0) | ~(d1 > near_ratio<T> * s1) | ~(s0 < infinity) | ~(s1 < infinity);
+            near |= ~(d0 > near_ratio<T> * s0 + underflow<T>) | ~(d1 > near_ratio<T> * s1 + underflow<T>);
+            near |= ~(s0 < infinity) | ~(s1 < infinity);
             store(t, d0);
             store(t + W, d1);
         }

@@ -237,7 +237,7 @@ struct Scan {
     T finished(const T* a, const T* norms_a, int64_t r, int64_t q, T product) const {
         if (metric != Metric::sqeuclidean) return -product;
         const T sum = norms_a[r] + queries.norms[q], d = sum - 2 * product;
-        if (d > near_ratio<T> * sum && sum < static_cast<T>(__builtin_inf())) return d;
+        if (d > near_ratio<T> * sum + underflow<T> && sum < static_cast<T>(__builtin_inf())) return d;
         return direct_sqdist(a + r * queries.depth, queries.rows + q * queries.depth, queries.depth);
     }
     // Offers what may enter: row r of the tile is point j of all.

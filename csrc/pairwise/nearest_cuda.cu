@@ -14,7 +14,7 @@ constexpr int block_warps = tile_threads / lanes;
 
 union NearestMemory {
     TileMemory tile;
-    real keys[tile_side][tile_side + 16 / sizeof(real)];  // [query][point], once the tile is summed
+    real keys[tile_side][tile_side + tile_pad];  // [query][point], once the tile is summed
 };
 
 // Whether a comes before b, of which a has the lower index where they are equal.
@@ -72,8 +72,8 @@ __device__ __forceinline__ void find_best(NearestMemory& memory, const real* q, 
         real sum[tile_share][tile_share] = {};
         const Rows of_q{q, query0, queries, depth}, of_p{p, point0, points, depth};
         tile_sum<Contiguous::depth, Contiguous::depth>(memory.tile, 0, depth, of_q, of_p, term, sum);
-        store_tile(sum, tile_side, tile_side,
-                   [&](int row, int column, real v) { memory.keys[row][column] = sign * v; });
+        store_tile<Term>(sum, tile_side, tile_side,
+                         [&](int row, int column, real v) { memory.keys[row][column] = sign * v; });
         __syncthreads();
         for (int row = static_cast<int>(threadIdx.x) / lanes; row < tile_side; row += block_warps) {
             if (query0 + row >= queries) break;

@@ -5,6 +5,8 @@
 //   max backward    dx = sum of dy over the windows that this pixel won
 //   avg forward     y = (sum over the window's real pixels) / count
 //   avg backward    dx = sum of dy / count over the windows that hold this pixel
+//   peaks forward   value[n][c] = max over all pixels of x, NaN counting as nothing;  at[n][c] = which pixel, the first
+//                   of equal ones; -infinity and -1 where no pixel is above that
 //
 // x, dx: (images, y.in, x.in, channels); y, dy, at: (images, y.out, x.out, channels); all contiguous. Every window
 // holds at least one real pixel. count is the number of real pixels, or, with count_padding, of pixels and padding.
@@ -27,16 +29,19 @@ struct PoolShape {
 };
 
 // Index is uint8_t for windows of up to 256 taps, int32_t beyond; `at` may be null in the forward pass.
-#define NST_DECLARE_POOL(ns)                                                               \
-    namespace ns {                                                                         \
-    template <class T, class Index>                                                        \
-    void max_pool2d_forward_cpu(const T* x, const PoolShape& s, T* y, Index* at);          \
-    template <class T, class Index>                                                        \
-    void max_pool2d_backward_cpu(const T* dy, const Index* at, const PoolShape& s, T* dx); \
-    template <class T>                                                                     \
-    void avg_pool2d_forward_cpu(const T* x, const PoolShape& s, T* y);                     \
-    template <class T>                                                                     \
-    void avg_pool2d_backward_cpu(const T* dy, const PoolShape& s, T* dx);                  \
+#define NST_DECLARE_POOL(ns)                                                                                    \
+    namespace ns {                                                                                              \
+    template <class T, class Index>                                                                             \
+    void max_pool2d_forward_cpu(const T* x, const PoolShape& s, T* y, Index* at);                               \
+    template <class T, class Index>                                                                             \
+    void max_pool2d_backward_cpu(const T* dy, const Index* at, const PoolShape& s, T* dx);                      \
+    template <class T>                                                                                          \
+    void avg_pool2d_forward_cpu(const T* x, const PoolShape& s, T* y);                                          \
+    template <class T>                                                                                          \
+    void avg_pool2d_backward_cpu(const T* dy, const PoolShape& s, T* dx);                                       \
+    template <class T>                                                                                          \
+    void channel_peaks_forward_cpu(const T* x, std::int64_t images, std::int64_t pixels, std::int64_t channels, \
+                                   T* value, std::int64_t* at);                                                 \
     }
 NST_FOR_EACH_ISA(NST_DECLARE_POOL)
 

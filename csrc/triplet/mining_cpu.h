@@ -69,6 +69,14 @@ bool has_nan(const T* d, int64_t n) {
     return bad > 0 || any(found);
 }
 
+// Whether any of n distances is infinite.
+template <class T>
+bool has_infinity(const T* d, int64_t n) {
+    int64_t bad = 0;
+    for (int64_t j = 0; j < n; j++) bad += d[j] == infinity<T>;
+    return bad > 0;
+}
+
 // The row with infinity for positives, for the anchor and up to the end of the last vector.
 template <class T>
 void only_negatives(const Anchor<T>& a) {
@@ -219,7 +227,7 @@ void batch_hard(Anchor<T>& a) {
 // Fills in loss, triplets and active, and pairs or coefficients; the class has a positive and there is a negative.
 template <class T>
 void mine(Anchor<T>& a, Mining mining) {
-    if (has_nan(a.row, a.batch)) {
+    if (has_nan(a.row, a.batch) || has_infinity(a.row + a.low, a.high - a.low)) {
         a.loss = __builtin_nan("");
         a.triplets = mining == Mining::batch_hard ? 1 : a.positives();
     } else if (mining == Mining::batch_all) batch_all(a);

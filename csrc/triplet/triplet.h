@@ -23,7 +23,7 @@ namespace nst {
 enum class Mining : int { batch_all, semi_hard, batch_hard };
 
 struct TripletSum {
-    double loss;                    // NaN when a distance of an anchor that has triplets is NaN
+    double loss;  // NaN when an anchor that has triplets has a distance that is NaN, or infinite to a positive
     std::int64_t triplets, active;  // taken by the mining; of these with a loss above 0
 };
 

@@ -69,7 +69,8 @@ extern "C" __global__ void __launch_bounds__(element_threads, element_blocks)
     if (dn) dn[e] = factor * (a[e] - n[e]);
 }
 
-// What a block does for its anchor: mine(anchor, positives) where there are triplets and all distances are numbers.
+// What a block does for its anchor: mine(anchor, positives) where there are triplets, all distances are
+// numbers, and those to positives finite.
 template <class Mine>
 __device__ __forceinline__ void mine_anchor(const real* distances, const long long* labels, real* weights,
                                             double* losses, count_t* triplets, count_t* active, int batch, real margin,
@@ -81,7 +82,7 @@ __device__ __forceinline__ void mine_anchor(const real* distances, const long lo
     for (int j = thread; j < batch; j += mining_threads) {
         positives += a.positive(j);
         negatives += a.negative(j);
-        not_numbers += a.row[j] != a.row[j];
+        not_numbers += a.row[j] != a.row[j] || (a.positive(j) && a.row[j] - a.row[j] != 0);  // infinite
     }
     positives = block_sum<mining_threads>(positives);
     negatives = block_sum<mining_threads>(negatives);

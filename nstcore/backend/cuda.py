@@ -11,8 +11,11 @@ here waits for the device.
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -22,12 +25,55 @@ from typing import Any
 import numpy as np
 
 from nstcore.backend.arrays import on_device
-from nstcore.errors import BackendUnavailable
+from nstcore.errors import ArgumentError, BackendUnavailable
 
 NAMES = ("cuda", "cuda-on-cpu")
 MODULES = {"cuda": "cupy", "cuda-on-cpu": "cuda_on_cpu.cupy_stand_in"}
-REALS = {"float32": "float", "float64": "double"}
+# What the kernels are compiled as: element types, and float32 with products on tensor cores.
+BUILDS = {
+    "float32": ("-DNST_REAL=float",),
+    "float64": ("-DNST_REAL=double",),
+    "tf32": ("-DNST_REAL=float", "-DNST_TENSOR_CORES=1"),
+    "bf16": ("-DNST_REAL=float", "-DNST_TENSOR_CORES=2"),
+    "tf32x3": ("-DNST_REAL=float", "-DNST_TENSOR_CORES=3"),
+}
+PRECISIONS = ("float32", "tf32x3", "tf32", "bf16")
 NULL = np.uintp(0)  # the address of no array
+
+
+_precision: ContextVar[str | None] = ContextVar("nstcore_precision", default=None)
+
+
+def get_precision() -> str:
+    """How products of float32 are computed: what `use_precision` chose, else ``NSTCORE_PRECISION``, else "float32"."""
+    return _precision.get() or _known(os.environ.get("NSTCORE_PRECISION") or "float32")
+
+
+@contextmanager
+def use_precision(name: str) -> Iterator[None]:
+    """Compute convolutions and Gram matrices of float32 with this precision inside a ``with`` block.
+
+    "float32" (default) uses no tensor cores. The others do, on a GPU of compute capability 8.0 or more: operands are
+    rounded, to 11 bits ("tf32") or 8 bits ("bf16"), or are each the sum of two of 11 bits ("tf32x3", of whose three
+    products one is as exact as float32); sums are float32. docs/kernels/cuda.md has the errors. Gradients are computed
+    with what is chosen when they are. Distances, nearest rows and triplets stay exact, and so does float64; other
+    backends do not heed it. Raises `ArgumentError` for an unknown name.
+
+    >>> with use_precision("tf32"):
+    ...     get_precision()
+    'tf32'
+    """
+    token = _precision.set(_known(name))
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
+def _known(name: str) -> str:
+    if name not in PRECISIONS:
+        raise ArgumentError(f"[precision] expects one of {', '.join(PRECISIONS)}, got {name!r}")
+    return name
 
 
 @cache
@@ -117,6 +163,7 @@ class Family:
     name: str
     launches: Mapping[str, Launch]
     folder: str = ""  # where it is not named as the file is
+    tensor_cores: bool = False  # whether some of its products may be computed by them
 
     @property
     def path(self) -> Path:
@@ -135,7 +182,8 @@ class Family:
             return
         real = np.dtype(like.dtype).type
         shared = launch.shared(real(0).itemsize, *sizes) if launch.shared else 0
-        function = _function(self.path, module_of(like).__name__, like.dtype.name, kernel)
+        build = get_precision() if self.tensor_cores and like.dtype == np.float32 else like.dtype.name
+        function = _function(self.path, module_of(like).__name__, build, kernel)
         if shared > function.max_dynamic_shared_size_bytes:
             function.max_dynamic_shared_size_bytes = shared
         function(grid, (launch.threads,), tuple(_argument(a, real) for a in arguments), shared_mem=shared)
@@ -157,15 +205,15 @@ def _headers() -> str:
 
 
 @cache
-def _module(path: Path, module: str, dtype: str) -> Any:
-    """A file of kernels for one element type, compiled by NVRTC at its first use; CuPy keeps it on disk."""
+def _module(path: Path, module: str, build: str) -> Any:
+    """A file of kernels for one of `BUILDS`, compiled by NVRTC at its first use; CuPy keeps it on disk."""
     # The line names the file in what a compiler says, and the emulator finds it so.
     code = f'#line 1 "{path}"\n{path.read_text(encoding="utf-8")}'
     # CuPy takes a program from its cache by the text and the options alone: the headers must change one of them.
-    options = ("--std=c++17", f"-I{path.parent}", f"-DNST_REAL={REALS[dtype]}", f"-DNST_HEADERS={_headers()}")
+    options = ("--std=c++17", f"-I{path.parent}", *BUILDS[build], f"-DNST_HEADERS={_headers()}")
     return sys.modules[module].RawModule(code=code, options=options)
 
 
 @cache
-def _function(path: Path, module: str, dtype: str, kernel: str) -> Any:
-    return _module(path, module, dtype).get_function(kernel)
+def _function(path: Path, module: str, build: str, kernel: str) -> Any:
+    return _module(path, module, build).get_function(kernel)

@@ -28,6 +28,7 @@ CONV = Family(
         "conv2d_backward_bias_cuda": Launch(THREADS, lambda filters, slices: (ceil_div(filters, LANES), slices)),
         "conv2d_backward_sum_cuda": Launch(THREADS, lambda elements: (ceil_div(elements, THREADS),)),
     },
+    tensor_cores=True,
 )
 
 

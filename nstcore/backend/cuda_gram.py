@@ -32,6 +32,7 @@ GRAM = Family(
         "style_loss_forward_total_cuda": Launch(THREADS, lambda: (1,)),
         "gram_backward_cuda": Launch(THREADS, lambda n, c, pixels: (ceil_div(pixels, TILE), ceil_div(c, TILE), n)),
     },
+    tensor_cores=True,
 )
 
 

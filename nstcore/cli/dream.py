@@ -41,7 +41,7 @@ def dream(
     import numpy as np
 
     from nstcore.files import check_output
-    from nstcore.images import check_suffix, load, save
+    from nstcore.images import check_size, check_suffix, load, save
     from nstcore.visualize.maximize import maximize
     from nstcore.visualize.network import units_of
 
@@ -53,6 +53,7 @@ def dream(
     counts = units_of(network, [name])
     numbers = list(range(counts[name])) if numbers is None else numbers
     _pictures.check_units(numbers, counts)
+    check_size(output, size, size * len(numbers))
     picture = None if start is None else load(start, size=size)
     made, rows = [], []
     with _progress.counter("dreaming", steps * len(numbers), as_json) as show:

@@ -71,6 +71,7 @@ class _Job:
         self.layers = _pictures.layers("patches", layer, self.net)
         self.known = pictures(self.images, self.size)
         chosen = self._choose(wanted_units, units is None)
+        self._check_sheet(sum(map(len, chosen.values())), len(kinds))
         try:
             self.found = self._indexed()
         except KeyboardInterrupt:
@@ -93,17 +94,38 @@ class _Job:
     def _check_output(self) -> None:
         from nstcore.files import check_output
         from nstcore.images import check_suffix
+        from nstcore.visualize.patches import MOST
 
-        if self.output.suffix.lower() not in (".html", ".htm"):
+        if not self._is_page():
             check_suffix(self.output)
         check_output(self.output)
         if self.index is not None:
             if self.index.suffix != ".npz":
                 raise ArgumentError(f"[patches] expects --index to end in .npz, got {str(self.index)!r}")
             check_output(self.index, inputs=[self.output])
+        if not 1 <= self.count <= MOST:
+            raise ArgumentError(f"[patches] expects --count from 1 to {MOST}, got {self.count}")
         _, least, most = _CELLS
         if not least <= self.cell <= most:
             raise ArgumentError(f"[patches] expects --cell from {least} to {most}, got {self.cell}")
+
+    def _check_sheet(self, units: int, kinds: int) -> None:
+        """Find out before the pass, which may take hours, whether the sheet can be written."""
+        from nstcore.images import MAX_PIXELS, check_size
+        from nstcore.visualize.show import sheet_shape
+
+        if self._is_page():
+            return
+        height, width = sheet_shape(units, kinds, self.count, self.cell)
+        if height * width > MAX_PIXELS:
+            raise ArgumentError(
+                f"[patches] expects a sheet of at most {MAX_PIXELS:,} pixels, got {width}x{height} for {units} units; "
+                "take fewer units, a smaller --cell, or a page: -o patches.html"
+            )
+        check_size(self.output, height, width)
+
+    def _is_page(self) -> bool:
+        return self.output.suffix.lower() in (".html", ".htm")
 
     def _choose(self, wanted: list[int] | None, default: bool) -> dict[str, list[int]]:
         """Units by layer; without --units the first ones, and those that a layer does not have are left out."""
@@ -138,10 +160,8 @@ class _Job:
         """An index that was begun or finished before, or a new one."""
         from nstcore.visualize.index import check_index, load_index, new_index
         from nstcore.visualize.network import units_of
-        from nstcore.visualize.patches import MOST, default_layers
+        from nstcore.visualize.patches import default_layers
 
-        if not 1 <= self.count <= MOST:
-            raise ArgumentError(f"[patches] expects --count from 1 to {MOST}, got {self.count}")
         every = list(self.net.layers)
         below = every[: every.index(self.layers[-1]) + 1]
         plain = default_layers(self.net, (1, 1))
@@ -195,7 +215,7 @@ class _Job:
         from nstcore.visualize.receptive_field import fields_for
 
         title = f"{', '.join(self.layers) if len(self.layers) < 4 else 'From shallow to deep'}: what excites the units"
-        if self.output.suffix.lower() not in (".html", ".htm"):
+        if not self._is_page():
             save(self.output, show.sheet(rows, kinds, self.count, self.cell, title))
             return
         words = (

@@ -26,7 +26,7 @@ from nstcore.ops.linear import l2_normalize, logistic_loss, matmul
 from nstcore.ops.norm import batch_norm, batch_norm_pool2d, dropout
 from nstcore.ops.normalization import local_response_norm
 from nstcore.ops.pairwise import nearest, pairwise_cosine, pairwise_inner, pairwise_sqdist
-from nstcore.ops.pool import avg_pool2d, max_pool2d
+from nstcore.ops.pool import avg_pool2d, channel_peaks, max_pool2d
 from nstcore.ops.prelu import prelu
 from nstcore.ops.reduce import mean, sum
 from nstcore.ops.shaping import concat, getitem, pad, reshape, transpose
@@ -37,8 +37,8 @@ from nstcore.ops.warp import warp_affine
 
 __all__ = [
     "OPS", "Case", "Kernel", "Op", "Tolerance", "TripletStats", "absolute", "add", "avg_pool2d", "batch_norm",
-    "batch_norm_pool2d", "batch_triplet_loss", "concat", "content_loss", "contrastive_loss", "conv2d", "div",
-    "dropout", "exp", "getitem", "gram", "l2_normalize", "local_response_norm", "log", "logistic_loss", "matmul",
+    "batch_norm_pool2d", "batch_triplet_loss", "channel_peaks", "concat", "content_loss", "contrastive_loss", "conv2d",
+    "div", "dropout", "exp", "getitem", "gram", "l2_normalize", "local_response_norm", "log", "logistic_loss", "matmul",
     "max_pool2d", "maximum", "mean", "mul", "nearest", "normalize_channels", "pad", "pairwise_cosine",
     "pairwise_inner", "pairwise_sqdist", "power", "prelu", "relu", "relu_backward", "reshape", "sigmoid", "softplus",
     "sqrt", "standardize", "style_loss", "sub", "sum", "total_variation", "transpose", "triplet_loss", "triplet_stats",

@@ -20,7 +20,7 @@ from nstcore.errors import ArgumentError, DTypeError, ShapeError
 
 Array = NDArray[Any]
 FLOATS = ("float32", "float64")
-LARGEST = 2**31 - 1  # of a stride, a window or a padding
+LARGEST = 2**20  # of a stride, a window or a padding: products of three of them fit into 64 bits
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from nstcore.autograd.engine import Context, apply
+from nstcore.autograd.tensor import Tensor
+from nstcore.backend.arrays import as_array, beside
 from nstcore.backend.memory import empty
 from nstcore.errors import ArgumentError, ShapeError
 from nstcore.ops._op import Array, Case, Kernel, Op, Reach, Tolerance, check_dtypes, check_shapes, pair, register
@@ -104,6 +106,24 @@ def avg_pool2d(
     )
 
 
+def channel_peaks(x: Any) -> tuple[Array, Array]:
+    """The highest value of each channel, v_nc = max over i, j of x_nijc, and the place i · w + j of it.
+
+    x: (n, h, w, c) float32 or float64. Gives (n, c) of the same type and (n, c) int64. Of equal values it is the first,
+    row by row. NaN counts as nothing; a channel that has nothing above −∞ gives −∞ and −1. There is no gradient: of
+    tensors, the arrays are used.
+    Raises `ShapeError`, `DTypeError`.
+
+    >>> channel_peaks(np.array([[[[1.0, 9.0], [3.0, 9.0]]]]))
+    (array([[3., 9.]]), array([[1, 0]]))
+    """
+    x = x.data if isinstance(x, Tensor) else as_array(x)
+    check_shapes(CHANNEL_PEAKS, (x,))
+    check_dtypes(CHANNEL_PEAKS, (x,))
+    values, places = apply(CHANNEL_PEAKS, (x,))
+    return values, places
+
+
 def _pool(op: Op, x: Any, **params: Any) -> Any:
     x = operand(x, None)
     check_shapes(op, (x,))
@@ -167,6 +187,23 @@ def _max_reference_back(ctx: Context, grad: Array, **params: Any) -> tuple[Array
         n, c = np.indices(winner.shape)
         window[n, row, column, c] += grad[:, p, q]
     return (dx,)
+
+
+def _peaks_reference(ctx: Context, x: Array) -> tuple[Array, Array]:
+    n, h, w, c = x.shape
+    known = np.where(np.isnan(x), -np.inf, x).reshape(n, h * w, c).astype(x.dtype)
+    if x.size == 0:
+        return beside(np.full((n, c), -np.inf, x.dtype), x), beside(np.full((n, c), -1), x)
+    values, places = known.max(axis=1), np.argmax(known, axis=1)
+    return values, np.where(values == -np.inf, -1, places).astype(np.int64)
+
+
+def _peaks_cpu(ctx: Context, x: Array) -> tuple[Array, Array]:
+    from nstcore.backend.cpu import native
+
+    values, places = np.empty((len(x), x.shape[3]), x.dtype), np.empty((len(x), x.shape[3]), np.int64)
+    native.channel_peaks_forward_cpu(np.ascontiguousarray(x), values, places)
+    return values, places
 
 
 def _avg_reference(ctx: Context, x: Array, **params: Any) -> Array:
@@ -370,5 +407,30 @@ AVG_POOL2D = register(
         traffic=_traffic("avg_pool2d"),
         reach=_reach("avg_pool2d"),
         source="Gatys, Ecker, Bethge: Image Style Transfer Using Convolutional Neural Networks, CVPR 2016, section 2",
+    )
+)
+CHANNEL_PEAKS = register(
+    Op(
+        "channel_peaks",
+        "n h w c -> n c",
+        channel_peaks,
+        Kernel(_peaks_reference, None),
+        # Channels around one and around four vectors, pixels around a block of 128 KiB.
+        (
+            Case("one pixel", ((1, 1, 1, 3),)),
+            Case("a vector and one", ((2, 5, 7, 17),)),
+            Case("four vectors and more", ((1, 6, 5, 83),)),
+            Case("several blocks", ((2, 33, 65, 64),)),
+            Case("one channel, several blocks", ((1, 190, 177, 1),)),
+            Case("no images", ((0, 4, 4, 3),)),
+            Case("no pixels", ((1, 0, 4, 3),)),
+            Case("no channels", ((1, 4, 4, 0),)),
+        ),
+        cpu=Kernel(_peaks_cpu, None, ("channel_peaks_forward_cpu",)),
+        tolerance=Tolerance(float32=0.0, float64=0.0),
+        gradient=False,
+        flops=lambda x: float(np.prod(x)),
+        traffic=lambda x: float(np.prod(x)),
+        source="Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014, section 4",
     )
 )

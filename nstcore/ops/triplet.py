@@ -56,8 +56,8 @@ def batch_triplet_loss(
 
     Gives a scalar, 0 with zero gradient when there is no triplet. The derivative at the hinge is 0, and the
     choice of the mining is not differentiated. It is computed with the value, and `backward()` only scales it.
-    A NaN makes both NaN. Memory grows with b², not b³. Raises `ShapeError`,
-    `DTypeError`, `ArgumentError`.
+    A NaN makes both NaN, and so does a positive at an infinite distance. Memory grows with b², not b³.
+    Raises `ShapeError`, `DTypeError`, `ArgumentError`.
     Source: FaceNet, section 3.2; Hermans, Beyer, Leibe, "In Defense of the Triplet Loss", 2017, equations 5
     and 7.
 
@@ -124,7 +124,7 @@ def triplet_stats(z: Any, labels: Any, margin: float = 0.2) -> TripletStats:
     near = float(sums[0]) / positives if positives else math.nan
     far = float(sums[1]) / negatives if negatives else math.nan
     norm = float(np.mean(np.sqrt(np.sum(z.astype(np.float64) ** 2, axis=1)))) if len(z) else math.nan
-    collapsed = triplets > 0 and max(near, far) <= COLLAPSED * margin
+    collapsed = triplets > 0 and near <= COLLAPSED * margin and far <= COLLAPSED * margin  # not when one is NaN
     return TripletStats(triplets, active, active / triplets if triplets else 0.0, near, far, norm, collapsed)
 
 

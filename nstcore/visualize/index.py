@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor, no_grad
-from nstcore.backend.arrays import to_host
 from nstcore.backend.memory import reuse
 from nstcore.errors import NstError, PatchIndexError, ShapeError
 from nstcore.files import atomic_write
 from nstcore.nn.module import Module
 from nstcore.visualize.network import dtype_of, network_digest, visit
 from nstcore.visualize.pictures import Pictures
-from nstcore.visualize.receptive_field import ReceptiveField, fields_for
+from nstcore.visualize.receptive_field import ReceptiveField, traced
 from nstcore.visualize.top import COLUMNS, Best
 from nstcore.weights import archive, npy
 from nstcore.weights.format import array_digest, meta_digest
@@ -242,24 +242,28 @@ def _look(
 ) -> Found:  # fmt: skip
     """Send one picture through the network, and offer every layer's activation to its units.
 
-    The fields are found first, so that a picture that is too small for one of the layers is skipped whole.
+    Of a picture of another size than those before, the fields are found on the way. A picture that is too small for one
+    of the layers is skipped whole.
     """
     if isinstance(picture, NstError):
         return _skipped(found, number, name, picture)
     shape = picture.shape[:2]
     image = Tensor(picture[None].astype(dtype_of(net), copy=False))
     layers, small = dict(found.layers), dict(found.small)
+    known = fields.get(shape)
+    seen: dict[str, ReceptiveField] = {} if known is None else dict(known)
 
     def offer(layer: str, x: Tensor) -> None:
-        layers[layer] = layers[layer].added(to_host(x.data)[0], number, seen[layer])
+        if field_of is not None:
+            seen[layer] = field_of(x)
+        layers[layer] = layers[layer].added(x.data[0], number, seen[layer])
 
     try:
-        if shape not in fields:
-            fields[shape] = fields_for(net, list(layers), shape)
-        seen = fields[shape]
-        visit(net, image, list(layers), offer)
+        with traced(image) if known is None else nullcontext() as field_of:
+            visit(net, image, list(layers), offer)
     except ShapeError as error:
         return _skipped(found, number, name, error)
+    fields[shape] = seen
     for layer, part in seen.items():
         small[layer] = small.get(layer, 0) + (shape[0] < part.size[0] or shape[1] < part.size[1])
     return replace(found, layers=layers, done=number + 1, small=small)

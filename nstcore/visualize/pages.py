@@ -115,7 +115,9 @@ def _strip(shown: Sequence[Shown], kind: str, count: int, side: int) -> str:
         text = html.escape(f"{patch.name}: {patch.activation:.4g}, rows {top} to {bottom}, columns {left} to {right}")
         pixelated = ' class="px"' if side < 24 else ""
         uri = page.data_uri(each.cells[kind], lossless=side < 24)
-        cells.append(f'<img{pixelated} src="{uri}" alt="{text}" title="{text}" decoding="async">')
+        height, width = each.cells[kind].shape[:2]
+        lazily = f'width="{width}" height="{height}" loading="lazy" decoding="async"'
+        cells.append(f'<img{pixelated} src="{uri}" alt="{text}" title="{text}" {lazily}>')
     return f'<div class="strip {kind}" style="grid-template-columns: repeat({count}, 1fr)">{"".join(cells)}</div>'
 
 

@@ -122,8 +122,14 @@ def fit(pixels: Array, cell: int) -> Array:
     return found
 
 
-LABEL_WIDTH, GAP, MARGIN = 150, 3, 14
+LABEL_WIDTH, GAP, MARGIN, _TITLE = 150, 3, 14, 34
 _INK, _PALE = "#222222", "#777777"
+
+
+def sheet_shape(units: int, kinds: int, count: int, cell: int) -> tuple[int, int]:
+    """Height and width of the `sheet` of so many units."""
+    line = cell + GAP
+    return 2 * MARGIN + _TITLE + units * (line * kinds + 2 * GAP), 2 * MARGIN + LABEL_WIDTH + line * count
 
 
 def sheet(
@@ -134,9 +140,8 @@ def sheet(
 
     line = cell + GAP
     block = line * len(kinds) + 2 * GAP
-    width = MARGIN * 2 + LABEL_WIDTH + line * count
-    top = MARGIN + 34
-    picture = Image.new("RGB", (width, top + block * len(rows) + MARGIN), "white")
+    top = MARGIN + _TITLE
+    picture = Image.new("RGB", sheet_shape(len(rows), len(kinds), count, cell)[::-1], "white")
     draw_on, font, small = ImageDraw.Draw(picture), ImageFont.load_default(15), ImageFont.load_default(11)
     draw_on.text((MARGIN, MARGIN), title, fill=_INK, font=font)
     for number, ((layer, unit), shown) in enumerate(rows.items()):

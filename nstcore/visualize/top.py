@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nstcore import ops
+from nstcore.backend.arrays import to_host
 from nstcore.visualize.receptive_field import ReceptiveField
 
 Array = NDArray[Any]
@@ -42,18 +44,17 @@ class Best:
         """These activations and those of one more picture (h, w, units); this one itself does not change."""
         if not activation.size:
             return self
-        rows = np.fmax.reduce(activation, axis=1)  # (h, units); NaN counts as nothing
-        highest = rows.max(axis=0)
+        peaks, places = map(to_host, ops.channel_peaks(activation[None]))
+        highest = peaks[0]
         units = np.nonzero((highest > self.value[:, -1]) & (highest != 0))[0]
         if not len(units):
             return self
         best = Best.from_arrays(self.value, self.places, self.several)
         if self.several:
             for unit in map(int, units):
-                best._insert_places(unit, activation[:, :, unit], image, field)
+                best._insert_places(unit, to_host(activation[:, :, unit]), image, field)
         else:
-            row = np.argmax(rows[:, units] == highest[units], axis=0)
-            column = np.argmax(activation[row, :, units] == highest[units, None], axis=1)
+            row, column = np.divmod(places[0, units], activation.shape[1])
             best._insert(units, highest[units, None], image, row[:, None], column[:, None], field)
         return best
 
@@ -80,12 +81,15 @@ class Best:
     def _insert(self, units: Array, value: Array, image: int, row: Array, column: Array, field: ReceptiveField) -> None:
         """Put new entries, (units, n) each, where they belong; what was there before wins a tie."""
         top, left, _, _ = field.box(row, column)  # type: ignore[arg-type]  # arrays of them
-        new = np.stack([np.full_like(row, image), row, column, top, left])
-        values = np.concatenate([self.value[units], value.astype(np.float32)], axis=1)
-        places = np.concatenate([self.places[:, units], new.astype(np.int32)], axis=2)
-        order = np.argsort(-values, axis=1, kind="stable")[:, : self.value.shape[1]]
-        self.value[units] = np.take_along_axis(values, order, 1)
-        self.places[:, units] = np.take_along_axis(places, order[None], 2)
+        new = np.stack([np.full_like(row, image), row, column, top, left]).astype(np.int32)
+        values, places = self.value[units], self.places[:, units]
+        rank = np.arange(self.value.shape[1])
+        for entry in range(value.shape[1]):
+            at = np.count_nonzero(values >= value[:, entry, None], axis=1)[:, None]
+            before = rank - (rank > at)
+            values = np.where(rank == at, value[:, entry, None], np.take_along_axis(values, before, 1))
+            places = np.where(rank == at, new[:, :, entry, None], np.take_along_axis(places, before[None], 2))
+        self.value[units], self.places[:, units] = values, places
 
     def table(self, unit: int) -> list[Mapping[str, Any]]:
         """The unit's entries as plain values."""

@@ -107,6 +107,72 @@ inline float __int_as_float(int bits) {
     return value;
 }
 
+// ---- tensor cores: mma.sync of 16 x 8 sums, by the tables of the PTX manual ----
+namespace emulator {
+
+// What a lane brings: registers of a (16 x k) and b (k x 8), and its elements of d (16 x 8), which it adds to.
+struct Fragments {
+    float* d;
+    const unsigned *a, *b;
+};
+
+inline std::uint32_t bits_of(float value) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+inline float of_bits(std::uint32_t bits) { return __int_as_float(static_cast<int>(bits)); }
+
+// k = 8 of tf32: the 13 lowest bits of a register are not looked at. k = 16 of bf16: two in a register, the first in
+// the lower half.
+template <int k>
+NST_UNSEEN void multiply_fragments(void** of_lanes) {
+    constexpr int packed = k / 8;
+    float a[16][k], b[k][8];
+    for (int lane = 0; lane < 32; lane++) {
+        const Fragments& f = *static_cast<Fragments*>(of_lanes[lane]);
+        const int group = lane / 4, in_group = lane % 4;
+        for (int r = 0; r < 4; r++)
+            for (int half = 0; half < packed; half++) {
+                const int row = group + (r % 2 ? 8 : 0), at = packed * in_group + half + (r >= 2 ? k / 2 : 0);
+                const auto value = [half](unsigned bits) {
+                    return of_bits(packed == 1 ? bits & 0xffffe000u : half ? bits & 0xffff0000u : bits << 16);
+                };
+                a[row][at] = value(f.a[r]);
+                if (r % 2 == 0) b[at][group] = value(f.b[r / 2]);
+            }
+    }
+    for (int lane = 0; lane < 32; lane++) {
+        const Fragments& f = *static_cast<Fragments*>(of_lanes[lane]);
+        for (int i = 0; i < 4; i++)
+            for (int at = 0; at < k; at++) f.d[i] += a[lane / 4 + (i >= 2 ? 8 : 0)][at] * b[at][lane % 4 * 2 + i % 2];
+    }
+}
+
+}  // namespace emulator
+
+// To 10 bits after the point, halves away from zero.
+NST_UNSEEN inline unsigned rounded_to_tf32(float value) {
+    const unsigned bits = emulator::bits_of(value);
+    return std::isfinite(value) ? (bits + 0x1000) & 0xffffe000u : bits;
+}
+// To 7 bits after the point, halves to the even one.
+NST_UNSEEN inline unsigned rounded_to_bf16(float low, float high) {
+    const auto rounded = [](float value) {
+        const unsigned bits = emulator::bits_of(value);
+        return std::isnan(value) ? 0x7fffu : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    };
+    return rounded(low) | rounded(high) << 16;
+}
+NST_UNSEEN inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], NST_HERE) {
+    emulator::Fragments fragments{d, a, b};
+    emulator::warp_call({file, line}, &fragments, emulator::multiply_fragments<8>);
+}
+NST_UNSEEN inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], NST_HERE) {
+    emulator::Fragments fragments{d, a, b};
+    emulator::warp_call({file, line}, &fragments, emulator::multiply_fragments<16>);
+}
+
 // ---- the kernels of a file, for the launcher ----
 namespace emulator {
 

@@ -74,6 +74,27 @@ class TestPatches:
         assert (cells[:40, :40] < 0.9).any()
         assert (cells[:40, 4 * 43 :] == 1).all(), "there are four pictures, so at most four patches"
 
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["-o", "s.webp", "--layers", "all", "--cell", "96"], "WEBP holds at most 16383 pixels a side, got 1069x2"),
+            (["-o", "s.jpg", "--layer", "conv5_3", "--units", "all", "--cell", "130"], "JPEG holds at most 65500"),
+            (["-o", "s.png", "--layers", "all", "--units", "all"], "expects a sheet of at most 100,000,000 pixels"),
+            (["-o", "s.png", "--layer", "conv1_1", "--count", "-3"], "expects --count from 1 to 100, got -3"),
+        ],
+    )
+    def test_a_sheet_that_cannot_be_written_is_refused_before_the_work(
+        self, run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+    ) -> None:
+        def works(*_: object, **__: object) -> None:
+            raise AssertionError("the pass began")
+
+        monkeypatch.setattr("nstcore.visualize.index.fill_index", works)
+        code, _, err = run("patches", photos, *arguments)
+        assert (code, len(err.splitlines())) == (2, 1), err
+        assert words in err
+        assert not (photos.parent / "cache" / "nstcore" / "patches").exists()
+
     def test_the_index_is_reused_by_later_calls(self, run: Run, photos: Path, place: Path) -> None:
         run("patches", photos, "--layer", "conv2_1", "--units", "0:2", "-o", "a.png")
         (index,) = (place / "cache" / "nstcore" / "patches").iterdir()

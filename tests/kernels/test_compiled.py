@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nstcore.backend.cuda import REALS, sources
+from nstcore.backend.cuda import BUILDS, sources
 
 ROOT = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location("cuda_resources", ROOT / "tools" / "cuda_resources.py")
@@ -27,6 +27,8 @@ SPEC.loader.exec_module(resources)
 pytestmark = pytest.mark.no_emulator
 
 FILES = resources.files()
+BUILT = [(path, build) for path in FILES for build in resources.builds(path)]
+each_build = pytest.mark.parametrize(("path", "build"), BUILT, ids=[f"{path.stem}-{build}" for path, build in BUILT])
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 
 
@@ -36,18 +38,21 @@ def budget() -> dict[str, Any]:
 
 
 @needs_nvcc
-@pytest.mark.parametrize("real", resources.REALS)
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_within_the_budget(path: Path, real: str) -> None:
+@each_build
+def test_within_the_budget(path: Path, build: str) -> None:
     """Without a warning, a byte of stack or a spilt register, on sm_80, 90, 100 and 120."""
-    found = resources.usage(resources.compiled(path, real))
+    found = resources.usage(resources.compiled(path, build))
     assert found
-    own = {real: {name: budget()[real][name] for name in found if name in budget()[real]}}
-    assert list(resources.offences({real: found}, own)) == []
+    own = {build: {name: budget()[build][name] for name in found if name in budget()[build]}}
+    assert list(resources.offences({build: found}, own)) == []
+
+
+def test_the_builds_are_those_that_are_launched() -> None:
+    assert {name: tuple(flags.split()) for name, flags in resources.BUILDS.items()} == BUILDS
 
 
 def test_the_budget_names_the_kernels_there_are() -> None:
-    named = {name for table in (budget()[dtype] for dtype in resources.REALS) for name in table}
+    named = {name for table in (budget()[dtype] for dtype in resources.BUILDS) for name in table}
     assert named == set(resources.threads_of_kernels())
 
 
@@ -120,9 +125,8 @@ def nvrtc() -> Any:
     return None
 
 
-@pytest.mark.parametrize("real", REALS)
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_nvrtc_takes_the_same_text(path: Path, real: str) -> None:
+@each_build
+def test_nvrtc_takes_the_same_text(path: Path, build: str) -> None:
     """As CuPy gives it to the compiler at the first use."""
     lib = nvrtc()
     if lib is None:
@@ -130,7 +134,12 @@ def test_nvrtc_takes_the_same_text(path: Path, real: str) -> None:
     program = ctypes.c_void_p()
     text = path.read_text("utf-8").encode()
     assert lib.nvrtcCreateProgram(ctypes.byref(program), text, path.name.encode(), 0, None, None) == 0
-    options = [b"--std=c++17", f"-I{path.parent}".encode(), f"-DNST_REAL={REALS[real]}".encode(), b"-arch=sm_90"]
+    options = [
+        b"--std=c++17",
+        f"-I{path.parent}".encode(),
+        *(option.encode() for option in BUILDS[build]),
+        b"-arch=sm_90",
+    ]
     failed = lib.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
     size = ctypes.c_size_t()
     lib.nvrtcGetProgramLogSize(program, ctypes.byref(size))

@@ -8,13 +8,14 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 from cuda_on_cpu import build
 from cuda_on_cpu import cupy_stand_in as cupy
 
-from nstcore.backend.cuda import _headers, sources
+from nstcore.backend.cuda import _headers, sources, use_precision
 from nstcore.ops import OPS
 
 from .conftest import cases
@@ -37,7 +38,14 @@ def lines_run(library: Path, folder: Path) -> Iterator[tuple[str, int, int]]:
 
 @pytest.mark.skipif(shutil.which("gcov") is None, reason="gcov is not installed")
 def test_every_line_runs(tmp_path: Path) -> None:
-    libraries = [build.library(path, ["NST_REAL=float", f"NST_HEADERS={_headers()}"], "coverage") for path in FILES]
+    headers = f"NST_HEADERS={_headers()}"
+    libraries = [build.library(path, ["NST_REAL=float", headers], "coverage") for path in FILES]
+    tensor_cores = [path for path in FILES if path.stem in ("conv_cuda", "gram_cuda")]
+    libraries += [
+        build.library(path, ["NST_REAL=float", f"NST_TENSOR_CORES={kind}", headers], "coverage")
+        for path in tensor_cores
+        for kind in (1, 2, 3)
+    ]
     for library in libraries:  # counts of other runs would be added to
         for old in library.parent.glob(f"{library.stem}.o.*.gcda"):
             old.unlink()
@@ -46,6 +54,10 @@ def test_every_line_runs(tmp_path: Path) -> None:
             for case in cases(op):
                 if op.flops is None or op.flops(*case.shapes, **case.params) <= MOST_FLOPS:
                     values_and_gradients(op, case.inputs("float32"), case, "cuda-on-cpu")
+        for precision, name in product(("tf32", "bf16", "tf32x3"), ("conv2d", "style_loss", "gram")):
+            case = OPS[name].cases[0]
+            with use_precision(precision):
+                values_and_gradients(OPS[name], case.inputs("float32"), case, "cuda-on-cpu")
     counts: dict[tuple[str, int], int] = {}
     for library in libraries:
         for file, line, count in lines_run(library, tmp_path):

@@ -36,6 +36,7 @@ def test_each_file_has_a_table() -> None:
 def test_kernels_and_launches_agree(path: Path) -> None:
     (table,) = (table for table in families().values() if table.path == path)
     assert sorted(name for name, _ in build.kernels(path)) == sorted(table.launches)
+    assert table.tensor_cores == ("MatrixProduct" in path.read_text("utf-8"))
     assert path.read_text("utf-8").count("__global__") == len(table.launches), "a kernel the pattern does not see"
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import nstcore as nst
+from nstcore.errors import ArgumentError, ShapeError
+from nstcore.ops import conv2d
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +110,32 @@ def test_weight_gradients_by_tiles_agree_with_the_direct_sum(isa, element, shape
     for threads in (2, 3):
         nst.set_num_threads(threads)
         np.testing.assert_array_equal(gradient("winograd4"), found)
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "winograd4", "winograd6"])
+@pytest.mark.parametrize("shape", [(0, 8, 8, 16), (1, 0, 8, 16), (1, 8, 0, 16)])
+def test_pictures_without_pixels(algorithm, shape):
+    """What stands beside them, the padding, gives results of zero and gradients without numbers."""
+    x = nst.tensor(np.zeros(shape, np.float32), requires_grad=True)
+    w = nst.tensor(np.ones((16, 3, 3, 16), np.float32), requires_grad=True)
+    y = conv2d(x, w, padding=5, activation="relu", algorithm=algorithm)
+    y.sum().backward()
+    assert y.shape == (shape[0], shape[1] + 8, shape[2] + 8, 16)
+    assert (y.data == 0).all()
+    assert x.grad.shape == shape
+    assert (w.grad == 0).all()
+
+
+def test_no_filters_are_refused():
+    with pytest.raises(ShapeError, match=r"at least one channel and one filter, got .*w \(0, 3, 3, 5\)"):
+        conv2d(np.zeros((1, 8, 8, 5), np.float32), np.zeros((0, 3, 3, 5), np.float32))
+
+
+def test_a_stride_beyond_the_picture_needs_no_memory():
+    """One row of results, whatever comes after it."""
+    x, w = np.ones((1, 8, 8, 3), np.float32), np.ones((4, 3, 3, 3), np.float32)
+    np.testing.assert_array_equal(conv2d(x, w, stride=(2**20, 1)), np.full((1, 1, 6, 4), 27.0))
+    wide = np.ones((1, 3, 2, 1), np.float32), np.ones((4, 3, 2, 1), np.float32)
+    with pytest.raises(ArgumentError, match="at most 1048576"):
+        conv2d(*wide, stride=2**31 - 1, padding=(0, 2**31 - 1))
+    assert conv2d(*wide, stride=2**20, padding=(0, 2**20)).shape == (1, 1, 3, 4)

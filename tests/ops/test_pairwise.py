@@ -139,3 +139,19 @@ def test_refuses_shapes_and_types():
         nearest(np.zeros((2, 3)), np.zeros((0, 3)), 1)
     with pytest.raises(DTypeError, match="got float32, float64"):
         pairwise_sqdist(np.zeros((2, 3), np.float32), np.zeros((4, 3)))
+
+
+@pytest.mark.parametrize("size", [1e-30, 2.6e-23, 1e-21, 1e-19, 1e-17])
+def test_equal_rows_are_exactly_equal_where_products_underflow(isa, size):
+    """Their norms are summed in double; the products of floats below 1e-19 are denormal or zero."""
+    rng = np.random.default_rng(0)
+    for a in (np.full((5, 128), size, np.float32), (size * rng.standard_normal((40, 128))).astype(np.float32)):
+        b = np.repeat(a, 2, axis=0)
+        d = pairwise_sqdist(a, b)
+        exact = ((a[:, None].astype(float) - b) ** 2).sum(2)
+        assert (d >= 0).all()
+        assert (d[np.arange(len(a)), 2 * np.arange(len(a))] == 0).all()
+        np.testing.assert_allclose(d, exact, rtol=2e-5, atol=128 * 2.0**-149)
+        keys, places = nearest(a, b, 2)
+        assert (keys == np.sort(d, axis=1)[:, :2]).all()
+        assert (places == np.argsort(d, axis=1, kind="stable")[:, :2]).all()

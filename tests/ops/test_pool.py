@@ -143,7 +143,7 @@ def test_max_pool_keeps_no_reference_to_its_input():
         (ShapeError, r"got size 3 for w = 0 with padding 1", (1, 4, 0, 1), {"size": 3, "padding": 1}),
         (ShapeError, r"got size 2 for h = 0 with padding 1", (1, 0, 4, 1), {"size": 2, "padding": 1}),
         (ArgumentError, r"size of one or two whole numbers, at least 1, got 0", (1, 4, 4, 1), {"size": 0}),
-        (ArgumentError, r"stride of .*at most 2147483647, got 11805", (1, 4, 4, 1), {"size": 2, "stride": 2**70}),
+        (ArgumentError, r"stride of .*at most 1048576, got 11805", (1, 4, 4, 1), {"size": 2, "stride": 2**70}),
         (ArgumentError, r"size of .*, got \(True, 2\)", (1, 4, 4, 1), {"size": (True, 2)}),
         (ArgumentError, r"size of .*, got 2.5", (1, 4, 4, 1), {"size": 2.5}),
         (ArgumentError, r"size of .*, got True", (1, 4, 4, 1), {"size": True}),

@@ -310,3 +310,26 @@ def test_refuses_options():
             triplet_loss(z, z, z, margin=margin)
     with pytest.raises(ShapeError, match="axis n must agree"):
         triplet_loss(z, z, z[:2])
+
+
+@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("mining", MININGS)
+@pytest.mark.parametrize("points", [[1e30, -1e30, 2e30, 5e30], [0.0, 1e30, 2e30, 3e30]])
+def test_a_positive_at_an_infinite_distance_is_no_success(backend, mining, points):
+    """A run that diverged must not look as one that has nothing left to learn."""
+    z = nst.tensor(np.array(points, np.float32)[:, None], requires_grad=True)
+    with nst.use_backend(backend), np.errstate(all="ignore"):
+        loss = batch_triplet_loss(z, [0, 0, 1, 1], 0.2, mining)
+    assert np.isnan(loss.item())
+
+
+def test_infinite_negatives_alone_are_far_away():
+    z = nst.tensor(np.array([[0.0], [0.0], [1e30], [2e30]], np.float64), requires_grad=True)
+    with np.errstate(all="ignore"):
+        assert batch_triplet_loss(z, [0, 0, 1, 2], 0.2).item() == 0
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_what_is_no_number_has_not_collapsed(odd):
+    with np.errstate(all="ignore"):
+        assert not triplet_stats(np.array([[0, 0], [0, 0], [odd, 0]], np.float32), [0, 0, 1]).collapsed

@@ -241,6 +241,25 @@ class TestInPlaceSafety:
         with pytest.raises(GradientError, match="changed in place"):
             y.backward()
 
+    @pytest.mark.parametrize("kind", ["float64", "float32", "float16", "int8"])
+    @pytest.mark.parametrize("size", [1, 7, 64, 4096, 150_001])
+    def test_signs_of_all_elements(self, kind: str, size: int) -> None:
+        """The highest bit of every word, an even number of times: what a sum that never brings it down would lose."""
+        a = np.ones((size, 2), kind)
+        views = (a, a.T, a[:, ::-1])
+        before = [engine.fingerprint(view) for view in views]
+        assert before == [engine.fingerprint(view) for view in views]
+        a *= -1
+        assert all(engine.fingerprint(view) != found for view, found in zip(views, before, strict=True))
+
+    def test_any_single_byte_of_a_small_array(self) -> None:
+        a = np.arange(83, dtype=np.uint8)
+        found = {engine.fingerprint(a)}
+        for i in range(a.size):
+            a[i] ^= 128
+            found.add(engine.fingerprint(a))
+        assert len(found) == a.size + 1
+
     def test_result_that_the_gradient_needs(self) -> None:
         x = leaf([1.0, 2.0])
         y = ops.exp(x)

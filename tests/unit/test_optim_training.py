@@ -58,6 +58,39 @@ def test_biases_do_not_decay_with_adamw() -> None:
     np.testing.assert_array_equal(p.data, [1.0, 2.0])
 
 
+@pytest.mark.parametrize("element", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: optim.SGD(p, 0.05, 0.9, weight_decay=0.01, nesterov=True),
+        lambda p: optim.SGD(p, 0.05, 0.0),
+        lambda p: optim.AdamW(p, 0.05, weight_decay=0.1),
+        lambda p: optim.Adam(p, 0.05, weight_decay=0.1),
+    ],
+)
+def test_a_step_is_the_same_wherever_the_parameter_lies(make: Any, element: str) -> None:
+    """Several chunks, by one and by three threads; a transposed parameter, one of the other byte order."""
+    rng = np.random.default_rng(1)
+    values, gradients = rng.standard_normal((2, 331, 217)).astype(element), rng.standard_normal((3, 331, 217))
+    found = []
+    for threads, placed in (
+        (1, values[0].copy()),
+        (3, values[0].copy()),
+        (2, np.asfortranarray(values[0])),
+        (2, values[0].astype(np.dtype(element).newbyteorder(">"))),
+    ):
+        nst.set_num_threads(threads)
+        p = nst.Tensor(placed, requires_grad=True)
+        optimizer = make([p])
+        for g in gradients:
+            step(optimizer, p, g)
+        assert p.data is placed
+        assert not np.array_equal(p.data, values[0])
+        found.append(p.data)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
 @pytest.mark.parametrize(
     "make",
     [

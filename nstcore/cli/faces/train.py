@@ -15,6 +15,8 @@ from nstcore.cli import _stop, print_error
 from nstcore.errors import ArgumentError, NonFiniteError
 
 _COLUMNS = ("step", "loss", "active", "d² one", "d² two", "gradient", "EER", "one-shot", "threshold", "s")
+_HEADS = {"gradient": "grad"}  # where 80 columns have to do
+_BLOCKS, _CURVE = "▁▂▃▄▅▆▇█", 64  # of the loss under the table, and how many of them
 _SHOWN = 12  # rows of the live table
 
 
@@ -141,16 +143,18 @@ def _progress(steps: int, quiet: bool) -> Iterator[tuple[Reading, Show]]:
         yield lambda done, total: None, lambda row: _line(console, row)
         return
     rows: list[Any] = []
-    with Live(_table(rows, steps), console=console, refresh_per_second=4) as live:
+    losses: list[float] = []
+    with Live("starting", console=console, refresh_per_second=4) as live:
 
         def reading(done: int, total: int) -> None:
-            live.update(f"reading photographs: {done} of {total}")
+            live.update(f"reading photographs: {done} of {total}" if done < total else "preparing the photographs")
 
         def show(row: Any) -> None:
             if rows and rows[-1].eer is None:
                 rows.pop()  # the step before, of which nothing but its losses is known
             rows.append(row)
-            live.update(_table(rows[-_SHOWN:], steps))
+            losses.append(row.loss)
+            live.update(_shown(rows[-_SHOWN:], losses, steps))
 
         yield reading, show
 
@@ -174,12 +178,38 @@ def _cells(row: Any) -> list[str]:
     ]  # fmt: skip
 
 
-def _table(rows: list[Any], steps: int) -> Any:
+def _shown(rows: list[Any], losses: list[float], steps: int) -> Any:
+    """The table, and below it the loss of all steps of this run as a curve."""
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"training, at most {steps} steps")
+    table = Table(box=None, padding=(0, 1, 0, 0), title=_title(rows[-1], len(losses), steps), title_justify="left")
     for name in _COLUMNS:
-        table.add_column(name, justify="right")
+        table.add_column(_HEADS.get(name, name), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row))
-    return table
+    return Group(table, Text(f"loss {curve(losses, _CURVE)}"))
+
+
+def _title(row: Any, taken: int, steps: int) -> str:
+    """The step, and the time that is left at the pace so far; `taken`: steps of this process."""
+    left = row.seconds / max(1, row.step) * (steps - row.step)
+    clock = f"{int(left) // 60}:{int(left) % 60:02}"
+    return f"step {row.step} of at most {steps}, {clock} left" if taken > 2 else f"step {row.step} of at most {steps}"
+
+
+def curve(values: list[float], width: int) -> str:
+    """Values as blocks from the lowest to the highest, the mean of several where there are more than `width`.
+
+    >>> curve([4.0, 3.0, 2.5, 1.0, 1.0], 5), curve([1.0, 3.0, 0.0, 0.0], 2), curve([float("nan")], 3)
+    ('█▆▅▁▁', '█▁', ' ')
+    """
+    import numpy as np
+
+    parts = np.array_split(np.array(values), min(width, len(values)))
+    means = np.array([part.mean() for part in parts])
+    known = means[np.isfinite(means)]
+    low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BLOCKS[round((m - low) * scale)] if np.isfinite(m) else " " for m in means)
