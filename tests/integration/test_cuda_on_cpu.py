@@ -209,6 +209,32 @@ def test_an_encoder_is_trained(choices: dict[str, str]) -> None:
     assert there.scores.auc == pytest.approx(here.scores.auc, abs=0.1)
 
 
+def test_what_is_measured_of_encodings() -> None:
+    """Evaluation, calibration, one-shot identification and a head, of encodings, are those of the CPU."""
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(12), 3)
+    z = rng.standard_normal((12, 8))[labels] + 0.5 * rng.standard_normal((len(labels), 8))
+    found = {}
+    for backend in ("cpu", "cuda-on-cpu"):
+        with nst.use_backend(backend):
+            report = nst.faces.calibrate(z, labels, false_accept_rate=0.05)
+            measured = nst.faces.evaluate(z, labels, report.calibration, false_accept_rates=(0.05,))
+            head = nst.faces.fit_head(z, labels, "e").head
+            tables = [report.to_json(), measured.to_json(), nst.faces.one_shot(z, labels, 5).accuracy]
+            found[backend] = tables, head.probability(z[:6], z[6:12])
+    (here, probabilities), (there, others) = found["cpu"], found["cuda-on-cpu"]
+    assert flat(there) == pytest.approx(flat(here), rel=1e-5, abs=1e-6)
+    np.testing.assert_allclose(others, probabilities, rtol=1e-3)
+
+
+def flat(value: Any) -> list[float]:
+    """The numbers in lists and tables, in order."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [number for part in value for number in flat(part)]
+    return [float(value)] if isinstance(value, (int, float)) else []
+
+
 def test_encodings_of_faces() -> None:
     """The face encoder gives the same encodings, as arrays of the host."""
     chips = np.random.default_rng(0).random((1, 150, 150, 3), np.float32)
