@@ -8,29 +8,20 @@ namespace nst::NST_ISA_NS {
 
 using std::int64_t;
 
-namespace {
-
-template <class Each>
-void for_elements(int64_t count, const Each& each) {
-    parallel_for(ceil_div(count, chunk_of_sum), [&](int64_t job, int) {
-        const int64_t last = min_of((job + 1) * chunk_of_sum, count);
-        for (int64_t i = job * chunk_of_sum; i < last; i++) each(i);
-    });
-}
-
-}  // namespace
-
 template <class T>
 void adam_step(const T* slope, int64_t count, const AdamStep& step, T* mean, T* square, T* theta) {
     const T to_mean = static_cast<T>(step.to_mean), to_square = static_cast<T>(step.to_square);
     const T rate = static_cast<T>(step.rate), eps = static_cast<T>(step.eps);
     const T decay = static_cast<T>(step.decay), keep = static_cast<T>(step.keep);
-    for_elements(count, [=](int64_t i) {
-        const T g = slope[i] + decay * theta[i];
-        const T m = mean[i] + to_mean * (g - mean[i]), v = square[i] + to_square * (g * g - square[i]);
-        mean[i] = m;
-        square[i] = v;
-        theta[i] = keep * theta[i] - rate * m / (std::sqrt(v) + eps);
+    parallel_for(ceil_div(count, chunk_of_sum), [=](int64_t job, int) {
+        const int64_t last = min_of((job + 1) * chunk_of_sum, count);
+        for (int64_t i = job * chunk_of_sum; i < last; i++) {
+            const T g = slope[i] + decay * theta[i];
+            const T m = mean[i] + to_mean * (g - mean[i]), v = square[i] + to_square * (g * g - square[i]);
+            mean[i] = m;
+            square[i] = v;
+            theta[i] = keep * theta[i] - rate * m / (std::sqrt(v) + eps);
+        }
     });
 }
 
@@ -39,10 +30,13 @@ void sgd_step(const T* slope, int64_t count, const SgdStep& step, T* velocity, T
     const T momentum = static_cast<T>(step.momentum), rate = static_cast<T>(step.rate);
     const T decay = static_cast<T>(step.decay);
     const bool nesterov = step.nesterov;
-    for_elements(count, [=](int64_t i) {
-        const T g = slope[i] + decay * theta[i], v = momentum * velocity[i] + g;
-        velocity[i] = v;
-        theta[i] -= rate * (nesterov ? g + momentum * v : v);
+    parallel_for(ceil_div(count, chunk_of_sum), [=](int64_t job, int) {
+        const int64_t last = min_of((job + 1) * chunk_of_sum, count);
+        for (int64_t i = job * chunk_of_sum; i < last; i++) {
+            const T g = slope[i] + decay * theta[i], v = momentum * velocity[i] + g;
+            velocity[i] = v;
+            theta[i] -= rate * (nesterov ? g + momentum * v : v);
+        }
     });
 }
 
