@@ -6,6 +6,7 @@ and frees them, and on top of it what memory that is used again holds at most (d
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -29,10 +30,13 @@ TILES = (2048, 1536, 1152, 768, 576, 384, 192)  # pixels, tried from the largest
 SPARE = 9 / 8  # of the network's memory: how much of what is freed may be held
 WORKING = 24 * MB  # of the kernels: transformed weights and tiles
 LBFGS_HISTORY = 10
+LBFGS_PROGRAM = 6 * MB  # SciPy's Fourier transforms
 PROBE = 128  # pixels of the picture whose costs are timed
 # A step's time a pixel at each size, compared with 128 pixels; measured, docs/decisions/0005.
 SPEED = {128: 1.0, 256: 0.75, 512: 0.6, 1024: 0.57, 2048: 0.52}
 SEARCHES = 1.08  # evaluations of a step of L-BFGS
+CUTTING = 5 / 4  # of a tile's core on the largest layer: what cutting it out and putting its gradient back takes
+CERTAIN = 1.03  # what a limit must exceed the plan by, so that it is kept: plans were up to 3 % too low
 
 
 class Way(NamedTuple):
@@ -90,9 +94,9 @@ def choose(network: VGG, settings: Settings, shape: Shape, final: Shape, paintin
     needs = {}
     for way in ways():
         needs[way] = sum(parts(network, settings, way, shape, final, paintings).values())
-        if needs[way] <= settings.memory:
+        if needs[way] * CERTAIN <= settings.memory:
             return way
-    least = min(needs.values())
+    least = int(min(needs.values()) * CERTAIN)
     hint = "" if settings.optimizer != "lbfgs" else "; --optimizer adam needs less"
     raise ArgumentError(
         f"[style] {shape[1]}x{shape[0]} pixels need at least {-(-least // MB)}M of memory, "
@@ -110,14 +114,14 @@ def parts(
     if tuple(shape[:2]) != tuple(final[:2]):
         scale = pixels / (final[0] * final[1])
         pictures += int(scale * pictures)
-    state = 2 + {"adam": 4, "gd": 2, "lbfgs": 2 * LBFGS_HISTORY + 7}[settings.optimizer]
+    state = 2 + {"adam": 4, "gd": 2, "lbfgs": 2 * LBFGS_HISTORY + 10}[settings.optimizer]
     state += (settings.average > 0) + 2 * (settings.tv_weight > 0)
     content = 0
     if settings.content_weight and way.keep_content:
         for name in settings.content_shares:
             content += item * _channels(network, name) * pixels // 4 ** halvings(name)
     return {
-        "program": _resident(),
+        "program": _resident() + LBFGS_PROGRAM * (settings.optimizer == "lbfgs"),
         "photograph and paintings": pictures,
         "picture and optimiser": item * channels * pixels * state,
         "content target": content,
@@ -129,10 +133,12 @@ def network_bytes(network: VGG, settings: Settings, way: Way, shape: Shape) -> i
     """The most that activations and their gradients take at once, while the costs of a picture are computed."""
     style = set(settings.style_shares) if settings.style_weight else set()
     wanted = style | (set(settings.content_shares) if settings.content_weight else set())
-    tiled = way.tile is not None
+    tiled, cutting = way.tile is not None, 0
     if way.tile is not None:
-        shape = max(((t.rows.length, t.columns.length) for t in cut(network, [*wanted], shape, way.tile)[1]),
-                    key=lambda seen: seen[0] * seen[1])  # fmt: skip
+        parts_seen = cut(network, [*wanted], shape, way.tile)[1]
+        shape = max((part.seen for part in parts_seen), key=math.prod)
+        core = max((part.core for part in parts_seen), key=math.prod)
+        cutting = int(CUTTING * max(_bytes(network, name, core) for name in wanted))
     most, kept, bits, flow = 0, 0, 0, []
     below = _bytes(network, "conv1_1", shape) * 3 // _channels(network, "conv1_1")
     names = network.layers[: max(network.layers.index(name) for name in wanted) + 1]
@@ -154,7 +160,7 @@ def network_bytes(network: VGG, settings: Settings, way: Way, shape: Shape) -> i
             extra = out  # computed again
         most = max(most, before + bits + below + out + extra)
     # The layer that is computed again fits exactly where it was before: measured, nothing is held beside it.
-    return most if way.low and not tiled else int(SPARE * most)
+    return most if way.low and not tiled else int(SPARE * most) + cutting
 
 
 def predict(network: VGG, settings: Settings, shape: Shape, paintings: Sequence[Shape], levels: list[Level]) -> Plan:
@@ -181,7 +187,7 @@ def _seconds(network: VGG, settings: Settings, shape: Shape, levels: list[Level]
         if way.tile is not None and level.size > way.tile:
             whole = (round(shape[0] * level.size / scale), round(shape[1] * level.size / scale))
             parts_seen = cut(network, [*settings.content_shares, *settings.style_shares], whole, way.tile)[1]
-            seen = sum(t.rows.length * t.columns.length for t in parts_seen) / (whole[0] * whole[1])
+            seen = sum(math.prod(t.seen) for t in parts_seen) / (whole[0] * whole[1])
             once *= seen * (4 / 3 if way.keep_content else 5 / 3)  # forward passes besides the one with a way back
         total += once * level.steps * (SEARCHES if settings.optimizer == "lbfgs" else 1)
     return total

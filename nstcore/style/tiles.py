@@ -71,6 +71,16 @@ class Tile:
         return part
 
     @property
+    def core(self) -> tuple[int, int]:
+        """Height and width of the core in pixels."""
+        return self.rows.core[1] - self.rows.core[0], self.columns.core[1] - self.columns.core[0]
+
+    @property
+    def seen(self) -> tuple[int, int]:
+        """Height and width of what is seen, in pixels."""
+        return self.rows.length, self.columns.length
+
+    @property
     def window(self) -> tuple[slice, slice]:
         """Rows and columns that are seen."""
         return slice(*self.rows.seen), slice(*self.columns.seen)
