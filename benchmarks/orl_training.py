@@ -166,7 +166,7 @@ def pretrained(args: argparse.Namespace, done: Rows, pictures: np.ndarray, label
         facts = {"part": "pretrained", "seed": seed}
         if not done.has(**facts, by="distance"):
             done.add(**facts, by="distance", **judged(z[unseen], labels[unseen]))
-        for form, sign in zip(FORMS, ("|a - b|", "chi²"), strict=True):
+        for form, sign in zip(FORMS, ("absolute", "χ²"), strict=True):
             name = f"logistic head, {sign}"
             if not done.has(**facts, by=name):
                 head = chosen_head(z[~unseen], labels[~unseen], form, seed)

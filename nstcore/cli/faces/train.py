@@ -32,7 +32,7 @@ def train(
     align: of.Align = None,
     loss: of.Loss = DEFAULT.loss,
     mining: of.Mining = DEFAULT.mining,
-    margin: of.Margin = DEFAULT.margin,
+    margin: of.Margin = None,
     steps: of.Steps = DEFAULT.steps,
     people: of.People = DEFAULT.people,
     photos: of.Photos = DEFAULT.photos,
@@ -73,11 +73,12 @@ def train(
     origin: str | Path = "fine-tune" if fine_tune else start if start is not None else "scratch"
     options: dict[str, Any] = {
         "start": origin, "last": last, "align": align, "size": size, "side": side, "checkpoint": checkpoint,
-        "resume": resume, "loss": loss, "mining": mining, "margin": margin, "steps": steps, "people": people,
+        "resume": resume, "loss": loss, "mining": mining, "steps": steps, "people": people,
         "photos": photos, "learning_rate": learning_rate, "weight_decay": weight_decay, "warm_up": warm_up,
         "clip": clip, "flip": flip, "shift": shift, "scale": scale, "light": light, "validation": validation,
         "patience": patience, "evaluate_every": every, "seed": seed,
     }  # fmt: skip
+    options |= {} if margin is None else {"margin": margin}
     from nstcore.faces import train_encoder
 
     try:
