@@ -38,7 +38,7 @@ def split_people(photos: Photos, settings: TrainSettings, known: Known = frozens
     if len(several) < count + 2:
         raise ArgumentError(
             f"[train] expects at least {count + 2} classes with two photographs, {count} of them to validate, got "
-            f"{len(several)}; give more, or validation=0"
+            f"{len(several)}; give more, or validation=0 (--validation 0){_left_out(photos)}"
         )
     new = several
     if known:
@@ -47,11 +47,17 @@ def split_people(photos: Photos, settings: TrainSettings, known: Known = frozens
         if len(new) < 2:
             raise ArgumentError(
                 "[train] expects at least two classes with two photographs that the start was not trained on, to "
-                f"validate, got {len(new)} of {len(several)}; give others too, or validation=0"
+                f"validate, got {len(new)} of {len(several)}; give others too, or validation=0 (--validation 0)"
             )
     chosen = np.random.default_rng((settings.seed, 3)).choice(new, min(count, len(new)), replace=False)
     held = np.isin(photos.labels, chosen)
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _left_out(photos: Photos) -> str:
+    """The first reasons why there are no more photographs."""
+    more = f"; and {len(photos.left_out) - 3} more" if len(photos.left_out) > 3 else ""
+    return f"; left out: {'; '.join(photos.left_out[:3])}{more}" if photos.left_out else ""
 
 
 def some_people(labels: Indices, seed: int) -> Indices:

@@ -279,6 +279,10 @@ def _start(start: str | Path, last: int, size: int, side: int, seed: int) -> _St
         return _Start(models.embedding_net(size, side, seed=seed), untrained=True)
     if start == "fine-tune":
         return _Start(models.face_encoder().unfreeze(last), last)
+    if not Path(start).is_file():
+        raise WeightsError(
+            f"[train] {start}: there is no such file; the start is scratch, fine-tune, or the file of an encoder"
+        )
     file = weights.load(start)
     if file.architecture not in (ARCHITECTURE, TRAINED):
         raise WeightsError(

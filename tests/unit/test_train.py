@@ -392,6 +392,14 @@ def test_a_fine_tuned_encoder_can_be_gone_on_from(tmp_path: Path) -> None:
     assert not np.array_equal(second.net.projection.data, first.net.projection.data)
 
 
+def test_a_start_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"none\.npz: there is no such file; the start is scratch, fine-tune, or"):
+        train_encoder(*classes(), start=tmp_path / "none.npz", **SHORT)
+    nst.faces.VerificationHead(8).save(tmp_path / "head.npz")
+    with pytest.raises(WeightsError, match=r"expects an encoder, .* to go on from, got verification_head"):
+        train_encoder(*classes(), start=tmp_path / "head.npz", **SHORT)
+
+
 def test_the_drawing_begins_with_the_untrained_network() -> None:
     trained = train_encoder(*classes(), **SHORT)
     with_start, without = report.draw(trained.history, trained.before), report.draw(trained.history)
