@@ -1,8 +1,9 @@
 """What training gives on ORL, split by person: python benchmarks/orl_training.py --help.
 
 40 people with 10 photographs each: for each seed 30 are trained on, 10 are never seen. From nothing, nobody is kept
-apart to choose weights by (six people would choose by chance): those of the last step count. Needs the folder
-NSTCORE_TEST_DATA with faces/orl.npz. Writes tables (Markdown and JSON) and curves (PNG).
+apart to choose weights by (six people would choose by chance): those of the last step count. The ten are looked at
+every 25 steps for the curves, and nothing is chosen by them. Needs the folder NSTCORE_TEST_DATA with faces/orl.npz.
+Writes tables (Markdown), curves (PNG), and rows.jsonl with every run: runs that are there already are not done again.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import nstcore as nst
-from nstcore import _chart, images
+from nstcore import _chart, images, weights
 from nstcore.faces import train_encoder, train_report
 from nstcore.faces.evaluate import roc
 from nstcore.faces.head import FORMS, VerificationHead
@@ -26,19 +29,62 @@ from nstcore.faces.oneshot import one_shot
 from nstcore.faces.photos import from_arrays
 from nstcore.faces.scores import score
 
+Row = dict[str, Any]
+
 UNSEEN = 10
-MININGS = ("random", "distance_weighted", "semi_hard", "batch_hard", "batch_all")
+EVERY = 25  # steps between two looks
+RUNS: dict[str, dict[str, Any]] = {
+    "random": {"mining": "random"},
+    "distance-weighted": {"mining": "distance_weighted"},
+    "semi-hard": {"mining": "semi_hard"},
+    "batch-hard": {"mining": "batch_hard"},
+    "batch-all": {"mining": "batch_all"},
+    "contrastive": {"loss": "contrastive", "margin": 1.0},
+    "logistic": {"loss": "logistic"},
+}
 DECAYS = (1e-2, 1e-1, 1.0, 100.0)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--minings", nargs="+", default=list(MININGS))
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="from nothing")
+    parser.add_argument("--steps", type=int, default=600, help="from nothing")
     parser.add_argument("--part", choices=("scratch", "pretrained", "both"), default="both")
     parser.add_argument("--out", type=Path, default=Path("orl"), help="folder to write to")
     return parser.parse_args()
+
+
+def photographs() -> tuple[np.ndarray, np.ndarray]:
+    """ORL: pictures (400, 112, 92) and whose each is."""
+    folder = os.environ.get("NSTCORE_TEST_DATA")
+    path = Path(folder or "") / "faces" / "orl.npz"
+    if not folder or not path.is_file():
+        found = f"there is no {path}" if folder else "it is not set"
+        sys.exit(f"error: NSTCORE_TEST_DATA is to name a folder with faces/orl.npz (images, labels); {found}")
+    with np.load(path) as data:
+        return data["images"], data["labels"]
+
+
+class Rows:
+    """The runs that are done, kept in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.rows: list[Row] = [json.loads(line) for line in lines]
+
+    def has(self, **facts: Any) -> bool:
+        return any(all(row.get(key) == value for key, value in facts.items()) for row in self.rows)
+
+    def add(self, **row: Any) -> None:
+        self.rows.append(row)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps({key: value for key, value in row.items() if key != "curve"}), flush=True)
+
+    def of(self, part: str) -> list[Row]:
+        return [row for row in self.rows if row["part"] == part]
 
 
 def split(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -52,33 +98,56 @@ def judged(encodings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {"eer": found.eer, "auc": found.auc, "one_shot": shot.accuracy, "low": shot.low, "high": shot.high}
 
 
-def scratch(args: argparse.Namespace, pictures: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
-    """The small network from nothing, by each mining and seed; `untrained` is the network that each run starts from."""
-    rows = []
+def judged_head(head: VerificationHead, encodings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """As `judged`, by a head's probabilities, which say nothing about one-shot identification."""
+    first, second, same = pairs(labels)
+    curve = roc(1 - head.probability(encodings[first], encodings[second]), same)
+    return {"eer": curve.eer, "auc": curve.auc}
+
+
+def scratch(args: argparse.Namespace, done: Rows, pictures: np.ndarray, labels: np.ndarray) -> None:
+    """The small network from nothing; `untrained` is the network that each run starts from."""
     for seed in args.seeds:
         unseen = split(labels, seed)
         test = from_arrays(pictures[unseen], labels[unseen], 64)
-        untrained = nst.models.embedding_net(seed=seed)
-        rows.append(
-            {"seed": seed, "by": "untrained", "seconds": 0.0, **judged(untrained.encode(test.pictures), test.labels)}
-        )
-        for mining in args.minings:
-            start = time.perf_counter()
-            trained = train_encoder(
-                pictures[~unseen], labels[~unseen], mining=mining, steps=args.steps, seed=seed, validation=0
-            )
-            row = {"seed": seed, "by": mining, "seconds": time.perf_counter() - start}
-            rows.append({**row, **judged(trained.net.encode(test.pictures), test.labels)})
-            print(json.dumps(rows[-1]), flush=True)
+        facts = {"part": "scratch", "seed": seed}
+        start = judged(nst.models.embedding_net(seed=seed).encode(test.pictures), test.labels)
+        if not done.has(**facts, by="untrained"):
+            done.add(**facts, by="untrained", seconds=0.0, **start)
+        for name in args.runs:
+            if done.has(**facts, run=name, steps=args.steps):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                state = Path(folder) / "state.npz"
+                curve: list[tuple[int, float]] = [(0, start["eer"])]
+                began = time.perf_counter()
+                trained = train_encoder(
+                    pictures[~unseen], labels[~unseen], steps=args.steps, seed=seed, validation=0, checkpoint=state,
+                    evaluate_every=EVERY, callback=looking(state, test, seed, args.steps, curve), **RUNS[name],
+                )  # fmt: skip
+            z = trained.net.encode(test.pictures)
+            run = {"run": name, "steps": args.steps, "seconds": time.perf_counter() - began}
+            by = name if trained.head is None else f"{name}, by distance"
+            done.add(**facts, **run, by=by, **judged(z, test.labels), curve=curve)
+            if trained.head is not None:
+                done.add(**facts, run=name, steps=args.steps, by=f"{name}, by its head",
+                         **judged_head(trained.head, z, test.labels))  # fmt: skip
             if seed == args.seeds[0]:
-                images.save(args.out / f"training_{mining}.png", train_report.draw(trained.history))
-                train_report.write_csv(args.out / f"training_{mining}.csv", trained.history)
-    return rows
+                images.save(args.out / f"training_{name}.png", train_report.draw(trained.history))
+                train_report.write_csv(args.out / f"training_{name}.csv", trained.history)
 
 
-def crops(pictures: np.ndarray) -> np.ndarray:
-    """The same square of every photograph, brought to the chip of the face encoder."""
-    return from_arrays(pictures, np.arange(len(pictures)), 150).pictures
+def looking(state: Path, test: Any, seed: int, steps: int, curve: list[tuple[int, float]]) -> Callable[[Any], None]:
+    """A callback that looks at the people never seen, through the checkpoint, and adds (step, error) to `curve`."""
+    net = nst.models.embedding_net(seed=seed)
+
+    def look(row: Any) -> None:
+        if row.step % EVERY == 0 or row.step == steps:
+            arrays = weights.load(state).arrays
+            net.load_state_dict({name[4:]: array for name, array in arrays.items() if name.startswith("net.")})
+            curve.append((row.step, score(net.encode(test.pictures), test.labels).eer))
+
+    return look
 
 
 def pairs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -86,38 +155,33 @@ def pairs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return first, second, labels[first] == labels[second]
 
 
-def pretrained(args: argparse.Namespace, pictures: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
-    """The face encoder as it is, with a logistic head on its frozen encodings, and with its last layers trained."""
-    net = nst.models.face_encoder()
-    chips = crops(pictures)
-    z = net.encode(chips)
-    rows = []
+def pretrained(args: argparse.Namespace, done: Rows, pictures: np.ndarray, labels: np.ndarray) -> None:
+    """The face encoder on one square of every picture: as it is, with logistic heads, and with last layers trained."""
+    if all(done.has(part="pretrained", seed=seed, by="last two fine-tuned") for seed in args.seeds):
+        return
+    chips = from_arrays(pictures, labels, 150).pictures
+    z = nst.models.face_encoder().encode(chips)
     for seed in args.seeds:
         unseen = split(labels, seed)
-        rows.append({"seed": seed, "by": "encoder, distance", **judged(z[unseen], labels[unseen])})
-        first, second, same = pairs(labels[unseen])
-        test = z[unseen]
-        for form in FORMS:
-            head = chosen_head(z[~unseen], labels[~unseen], form, seed)
-            eer = roc(1 - head.probability(test[first], test[second]), same)
-            rows.append({"seed": seed, "by": f"encoder, head {form}", "eer": eer.eer, "auc": eer.auc})
-        start = time.perf_counter()
-        for last in (1, 2):
+        facts = {"part": "pretrained", "seed": seed}
+        if not done.has(**facts, by="distance"):
+            done.add(**facts, by="distance", **judged(z[unseen], labels[unseen]))
+        for form, sign in zip(FORMS, ("absolute", "χ²"), strict=True):
+            name = f"logistic head, {sign}"
+            if not done.has(**facts, by=name):
+                head = chosen_head(z[~unseen], labels[~unseen], form, seed)
+                done.add(**facts, by=name, **judged_head(head, z[unseen], labels[unseen]))
+        for last, name in ((1, "last layer fine-tuned"), (2, "last two fine-tuned")):
+            if done.has(**facts, by=name):
+                continue
+            began = time.perf_counter()
             tuned = train_encoder(
                 pictures[~unseen], labels[~unseen], start="fine-tune", last=last, mining="semi_hard", steps=60,
                 seed=seed, learning_rate=1e-4, evaluate_every=10,
             )  # fmt: skip
-            row = {"seed": seed, "by": f"fine-tuned, last {last}", "best_step": tuned.best_step}
-            rows.append(
-                {
-                    **row,
-                    "seconds": time.perf_counter() - start,
-                    **judged(tuned.net.encode(chips[unseen]), labels[unseen]),
-                }
-            )
-        for row in rows[-5:]:
-            print(json.dumps(row), flush=True)
-    return rows
+            seconds = time.perf_counter() - began
+            found = judged(tuned.net.encode(chips[unseen]), labels[unseen])
+            done.add(**facts, by=name, best_step=tuned.best_step, seconds=seconds, **found)
 
 
 def chosen_head(z: np.ndarray, labels: np.ndarray, form: str, seed: int) -> VerificationHead:
@@ -140,59 +204,54 @@ def fitted(z: np.ndarray, labels: np.ndarray, form: str, decay: float) -> Verifi
     return head
 
 
-def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Markdown: mean over the seeds, and each seed's own."""
-    yield "| | EER, % | AUC | 10-way one-shot, % | s |"
-    yield "|---|---|---|---|---|"
+def table(rows: list[Row]) -> Iterator[str]:
+    """Markdown: the mean over the seeds, and in brackets each seed's own."""
+    yield f"| {UNSEEN} people never seen | EER, % | AUC | {UNSEEN}-way one-shot, % |"
+    yield "|---|---|---|---|"
     for name in dict.fromkeys(row["by"] for row in rows):
-        own = [row for row in rows if row["by"] == name]
+        own = sorted((row for row in rows if row["by"] == name), key=lambda row: row["seed"])
         cells = []
-        for key, factor, digits in (("eer", 100, 1), ("auc", 1, 4), ("one_shot", 100, 1), ("seconds", 1, 0)):
+        for key, factor, digits in (("eer", 100, 1), ("auc", 1, 3), ("one_shot", 100, 1)):
             values = [factor * row[key] for row in own if key in row]
-            each = ", ".join(f"{v:.{digits}f}" for v in values)
-            cells.append(f"{np.mean(values):.{digits}f} ({each})" if values else "")
+            each = f" ({', '.join(f'{v:.{digits}f}' for v in values)})" if factor > 1 else ""
+            cells.append(f"{np.mean(values):.{digits}f}{each}" if values else "")
         yield f"| {name} | {' | '.join(cells)} |"
 
 
-def draw_bars(rows: list[dict[str, Any]], path: Path) -> None:
-    """Equal error rates: a dot for each seed, a line for the mean."""
-    names = list(dict.fromkeys(row["by"] for row in rows))
-    canvas = _chart.Raster(1100, 540)
-    top = 1.1 * 100 * max(row["eer"] for row in rows)
-    panel = _chart.Panel(canvas, (90, 40, 760, 480), _chart.Axis(0.0, float(len(names))), _chart.Axis(0.0, top))
-    for value, text in panel.up.ticks():
-        y = panel.place(0, value)[1]
-        canvas.line([(90, y), (760, y)], _chart.GRID)
-        canvas.text((78, y), text, "rm")
-    canvas.text((90, 14), "equal error rate of people never seen, %, a dot a seed")
-    entries = []
-    for i, name in enumerate(names):
-        values = [100 * row["eer"] for row in rows if row["by"] == name]
-        color = _chart.COLORS[i % len(_chart.COLORS)]
-        for value in values:
-            x, y = panel.place(i + 0.5, value)
-            canvas.area([(x - 5, y - 5), (x + 5, y - 5), (x + 5, y + 5), (x - 5, y + 5)], color)
-        panel.curve([(i + 0.2, float(np.mean(values))), (i + 0.8, float(np.mean(values)))], color, 4)
-        entries.append((name, color, 4))
-    panel.legend(entries, (790, 40))
+def draw_curves(rows: list[Row], path: Path) -> None:
+    """The error of people never seen against the step, from the untrained network on: a line a run, mean over seeds."""
+    runs: dict[str, list[Any]] = {}
+    for row in rows:
+        if "curve" in row:
+            runs.setdefault(row["run"], []).append(row["curve"])
+    lines = {name: np.mean(curves, axis=0) * (1, 100) for name, curves in runs.items()}
+    if not lines:
+        return
+    canvas = _chart.Raster(760, 400)
+    last = max(float(line[-1, 0]) for line in lines.values())
+    top = 1.05 * max(float(line[:, 1].max()) for line in lines.values())
+    panel = _chart.Panel(canvas, (60, 40, 560, 350), _chart.Axis(0.0, last), _chart.Axis(0.0, top))
+    panel.frame("equal error rate of 10 people never seen, %", "step")
+    for color, line in zip(_chart.COLORS, lines.values(), strict=False):
+        panel.curve([(float(x), float(y)) for x, y in line], color)
+    entries = [(name, color, 2) for color, name in zip(_chart.COLORS, lines, strict=False)]
+    panel.legend(entries, (580, 40))
     images.save(path, canvas.pixels())
 
 
 def main() -> None:
     """Train, judge, write."""
     args = arguments()
+    pictures, labels = photographs()
     args.out.mkdir(parents=True, exist_ok=True)
-    data = np.load(Path(os.environ["NSTCORE_TEST_DATA"]) / "faces" / "orl.npz")
-    pictures, labels = data["images"], data["labels"]
+    done = Rows(args.out / "rows.jsonl")
     for name, run in (("scratch", scratch), ("pretrained", pretrained)):
-        if args.part not in (name, "both"):
-            continue
-        rows = run(args, pictures, labels)
-        (args.out / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        text = "\n".join(table(rows)) + "\n"
-        (args.out / f"{name}.md").write_text(text, encoding="utf-8")
-        print(text)
-        draw_bars(rows, args.out / f"{name}.png")
+        if args.part in (name, "both"):
+            run(args, done, pictures, labels)
+            text = "\n".join(table(done.of(name))) + "\n"
+            (args.out / f"{name}.md").write_text(text, encoding="utf-8")
+            print(text)
+    draw_curves(done.of("scratch"), args.out / "training-orl.png")
 
 
 if __name__ == "__main__":

@@ -109,9 +109,14 @@ def print_error(message: str) -> None:
     print(f"error: {_line(message)}", file=sys.stderr)
 
 
+def print_warning(message: str) -> None:
+    """One line on standard error about something that does not end the command."""
+    print(f"warning: {_line(message)}", file=sys.stderr)
+
+
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """One line, without the place in our source that Python would add."""
-    print(f"warning: {_line(str(message))}", file=sys.stderr)
+    """Python's own warnings, without the place in our source that it would add."""
+    print_warning(str(message))
 
 
 def _line(message: str) -> str:

@@ -17,6 +17,7 @@ from nstcore.faces.encoder import Encoder
 from nstcore.faces.pipeline import encode_one, picture_name
 from nstcore.faces.quality import MIN_SCORE, problems, quality
 from nstcore.faces.records import source_name
+from nstcore.faces.squares import SQUARE
 
 _CHUNK = 1 << 20
 
@@ -80,12 +81,14 @@ def _digest(file: BinaryIO) -> bytes:
 
 
 def portrait(picture: Picture, encoder: Encoder, check_quality: bool, options: dict[str, Any]) -> Portrait:
-    """Find, judge and encode the face of a picture; options as `encode_faces`.
+    """Find, judge and encode the face of a picture; options as `encode_faces`. A square is not judged: it is no face.
 
     Raises what `encode_one` raises; `NoFaceError` also for a face that is not good enough, if that is to be checked.
     """
     pixels = picture.load()
     face, encoding = encode_one(pixels, task="enroll", name=picture.name, encoder=encoder, **options)
+    if encoder.chips == SQUARE:
+        return Portrait(encoding, {"box": list(face.box)}, [])
     found = quality(pixels, face)
     against = problems(found, min_score=min(MIN_SCORE, options.get("min_score", MIN_SCORE)))
     if against and check_quality:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,26 @@ class Augmentation:
     """
 
     flip: bool = True
-    shift: float = 0.06
-    scale: float = 0.1
-    light: float = 0.15
+    shift: float = 0.12
+    scale: float = 0.2
+    light: float = 0.3
 
     def __post_init__(self) -> None:
+        if not isinstance(self.flip, (bool, np.bool_)):
+            raise ArgumentError(f"[augment] expects flip as True or False, got {self.flip!r}")
+        object.__setattr__(self, "flip", bool(self.flip))
         for name in ("shift", "scale", "light"):
-            value = getattr(self, name)
+            value = real("augment", name, getattr(self, name), "in [0, 1)")
             if not 0 <= value < 1:
                 raise ArgumentError(f"[augment] expects {name} in [0, 1), got {value!r}")
+            object.__setattr__(self, name, value)
+
+
+def real(op: str, name: str, value: Any, rule: str) -> float:
+    """`value`, a number of Python or NumPy, as a float; `ArgumentError` with the rule for anything else."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ArgumentError(f"[{op}] expects {name} {rule}, got {value!r:.80}")
+    return float(value)
 
 
 def augment(pictures: NDArray[np.uint8], how: Augmentation, rng: np.random.Generator) -> Floats:

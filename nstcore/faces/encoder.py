@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore import weights
+from nstcore._chips import FACE
 from nstcore.backend import current_backend
 from nstcore.errors import ArgumentError, ShapeError, WeightsError
 from nstcore.faces.align import jittered_chips
@@ -40,6 +41,8 @@ class Encoder:
     size: numbers in an encoding. chip: side of the faces that it takes, in pixels.
     norm: "none", or "l2" where every encoding has length 1.
     calibration: the default threshold and probability of its distances.
+    chips: what it takes of a picture: "face", each face that is found, turned upright; or "square", the middle square
+        of the picture, where nothing is looked for (``nst faces train --no-align``).
     """
 
     net: FaceEncoder | EmbeddingNet
@@ -49,12 +52,13 @@ class Encoder:
     chip: int
     norm: str
     calibration: Calibration
+    chips: str = FACE
 
     def encode(self, chips: Any, *, flip: bool = False, jitter: int = 0, seed: int = 0) -> Array:
         """The encodings (n, size) of n faces, float32.
 
-        chips: what `align` gives, RGB, (chip, chip, 3) or (n, chip, chip, 3), float in [0, 1] or uint8; the encoder in
-            the package takes 150 pixels.
+        chips: what `align` gives, or squares, RGB, (chip, chip, 3) or (n, chip, chip, 3), float in [0, 1] or
+            uint8; the encoder in the package takes 150 pixels.
         flip: take the mean over each chip and its mirror image.
         jitter: take the mean over so many slightly turned, scaled and moved copies instead, every second of them
             mirrored, which takes as many times longer; 0 takes the chip as it is.
@@ -137,7 +141,9 @@ def _build(file: WeightsFile, calibration: Calibration | None = None) -> Encoder
     facts = _facts(file)
     net = face_encoder(file.path)
     calibration = calibration or _calibration(file, facts["threshold"])
-    return Encoder(net, file.architecture, file.arrays_digest, facts["size"], SIDE, facts["norm"], calibration)
+    return Encoder(
+        net, file.architecture, file.arrays_digest, facts["size"], SIDE, facts["norm"], calibration, net.chips
+    )
 
 
 def _trained(file: WeightsFile) -> Encoder:
@@ -147,9 +153,12 @@ def _trained(file: WeightsFile) -> Encoder:
     net = embedding_net(weights=file.path)
     if net.threshold is None:
         raise WeightsError(f"[encoder] {file.path}: states no threshold; train it with people to validate on")
-    source = "none: the threshold is that of the training's validation; nst faces calibrate fits a probability"
+    training = file.meta.get("training")
+    whose = training.get("threshold_from") if isinstance(training, Mapping) else None
+    people = whose if whose in ("people kept apart", "people trained on") else "people of the training"
+    source = f"none: the threshold is that of the {people}; nst faces calibrate fits a probability"
     calibration = Calibration(net.threshold, 0.0, 0.0, False, 0, 0, source)
-    return Encoder(net, TRAINED, file.arrays_digest, net.size, net.side, net.facts["norm"], calibration)
+    return Encoder(net, TRAINED, file.arrays_digest, net.size, net.side, net.facts["norm"], calibration, net.chips)
 
 
 def _facts(file: WeightsFile) -> Mapping[str, Any]:

@@ -16,7 +16,8 @@ class Face:
     """Where a face is in a picture, in pixels from the upper left corner; x to the right, y down.
 
     box: (left, top, right, bottom); may reach beyond the picture where the border cuts the face.
-    landmarks: float32 (5, 2), (x, y) of `LANDMARKS`; left and right as one looks at the picture.
+    landmarks: float32 (5, 2), (x, y) of `LANDMARKS`; left and right as one looks at the picture. (0, 2) for the square
+        that an encoder of squares takes, where no face was looked for.
     score: the detector's probability that this is a face, in [0, 1].
     """
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nstcore import images
 from nstcore.errors import ArgumentError, ImageError, ShapeError
+from nstcore.faces.squares import middle_square, to_bytes
 
 Array = NDArray[Any]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
@@ -26,6 +27,10 @@ class Photos:
     labels: NDArray[np.intp]
     names: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+
+    def each_digest(self) -> list[str]:
+        """SHA-256 of each picture, its first 16 hex digits: whether somebody's photograph is in another set, too."""
+        return [hashlib.sha256(np.ascontiguousarray(p).data).hexdigest()[:16] for p in self.pictures]
 
     def digest(self) -> str:
         """SHA-256 of pictures and labels, in hex: whether two runs have the same photographs."""
@@ -43,20 +48,17 @@ def read_folder(
     side: of the chips. align: find the face in each photograph and turn it upright; else the middle square is taken.
     A photograph that cannot be read, or in which not exactly one face is found, is left out and told, as is a class
     without photographs. progress: is called with how many are done and how many there are.
-    Raises `ArgumentError` for a folder that does not exist or has less than two classes with photographs.
+    Raises `ArgumentError` for a folder that does not exist, or has less than two classes with photographs or nobody
+    with two.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise ArgumentError(f"[train] expects a folder with a folder of photographs for each class, got {folder}")
-    classes = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    files = {c: sorted(p for p in c.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()) for c in classes}
-    left_out = [f"{c.name}: an empty class, it has no photographs" for c in classes if not files[c]]
+    files = _listed(Path(folder))
+    left_out = [f"{c.name}: an empty class, it has no photographs" for c in files if not files[c]]
     pictures: list[NDArray[np.uint8]] = []
     owners: list[str] = []
     total = sum(map(len, files.values()))
     done = 0
-    for c in classes:
-        for path in files[c]:
+    for c, paths in files.items():
+        for path in paths:
             try:
                 pictures.append(_chip(path, side, align))
                 owners.append(c.name)
@@ -66,34 +68,93 @@ def read_folder(
             if progress:
                 progress(done, total)
     names = tuple(sorted(set(owners)))
-    if len(names) < 2:
-        why = f"; left out: {'; '.join(left_out[:3])}" if left_out else ""
-        raise ArgumentError(f"[train] {folder}: expects photographs of at least two classes, got {len(names)}{why}")
-    labels = np.array([names.index(o) for o in owners], np.intp)
+    place = {name: index for index, name in enumerate(names)}
+    labels = np.array([place[o] for o in owners], np.intp)
+    hint = "; classes that are no faces need --no-align (align=False)" if align and total and not pictures else ""
+    _check_classes(f"{folder}: ", labels, names, left_out, hint)
     return Photos(np.stack(pictures), labels, names, tuple(left_out))
+
+
+def _listed(root: Path) -> dict[Path, list[Path]]:
+    """The folders of classes, and the pictures in each."""
+    try:
+        if not root.is_dir():
+            raise ArgumentError(f"[train] expects a folder with a folder of photographs for each class, got {root}")
+        inside = sorted(p for p in root.iterdir() if not p.name.startswith("."))
+        classes = [p for p in inside if p.is_dir()]
+        if not classes:
+            loose = sum(p.suffix.lower() in SUFFIXES for p in inside)
+            found = f"no folder in it, and {loose} photograph{'' if loose == 1 else 's'} side by side"
+            raise ArgumentError(f"[train] {root}: expects a folder of photographs for each class, got {found}")
+        return {c: sorted(p for p in c.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()) for c in classes}
+    except OSError as error:
+        raise ArgumentError(f"[train] {error.filename}: cannot be read: {error.strerror or error}") from error
+
+
+def _check_classes(
+    where: str, labels: Array, names: Sequence[str], left_out: Sequence[str] = (), hint: str = ""
+) -> None:
+    """Raise unless there are two classes, and somebody with two photographs: a pair to train on."""
+    counts = np.bincount(labels, minlength=len(names))
+    more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    why = hint + (f"; left out: {'; '.join(left_out[:3])}{more}" if left_out else "")
+    if len(names) < 2:
+        got = f"{len(names)} ({names[0]})" if names else "0"
+        raise ArgumentError(f"[train] {where}expects photographs of at least two classes, got {got}{why}")
+    if counts.max() < 2:
+        got = f"{len(names)} classes with one photograph each"
+        raise ArgumentError(f"[train] {where}expects a class with at least two photographs, got {got}{why}")
 
 
 def from_arrays(pictures: Any, labels: Sequence[Any] | Array, side: int) -> Photos:
     """Photographs that are there already.
 
     pictures: (n, h, w) or (n, h, w, 3), uint8 or float in [0, 1]; the middle square is brought to `side`. labels: n
-    names or numbers. Raises `ShapeError` where they do not match, `ImageError`, `DTypeError`, `ArgumentError`.
+    names or numbers. Raises `ShapeError` where they do not match, `ImageError`, `DTypeError`, and `ArgumentError` for
+    pictures of several sizes, labels that are neither, less than two classes, or nobody with two photographs.
     """
-    array, who = np.asarray(pictures), np.asarray(labels)
+    array, who = _pictures(pictures), _labels(labels)
     if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] not in (1, 3)):
         raise ShapeError(f"[train] expects pictures (n, h, w) or (n, h, w, 3), got {array.shape}")
     if who.shape != array.shape[:1]:
         raise ShapeError(f"[train] expects one label a picture, got labels {who.shape} for pictures {array.shape}")
-    names, index = np.unique(who, return_inverse=True)
-    if len(names) < 2:
-        raise ArgumentError(f"[train] expects photographs of at least two classes, got {len(names)}")
-    chips = np.stack([_squared(images.load(picture), side) for picture in array])
-    return Photos(chips, index.astype(np.intp), tuple(map(str, names)))
+    found, index = np.unique(who, return_inverse=True)
+    names = tuple(map(str, found))
+    _check_classes("", index, names)
+    chips = np.stack([middle_square(images.load(picture), side) for picture in array])
+    return Photos(chips, index.astype(np.intp), names)
+
+
+def _pictures(pictures: Any) -> Array:
+    try:
+        array = np.asarray(pictures)
+    except ValueError:  # NumPy's word for rows of several lengths
+        array = np.empty(0, object)
+    if array.dtype == object:
+        parts = pictures if np.iterable(pictures) else [pictures]
+        shapes = sorted({str(getattr(p, "shape", type(p).__name__)) for p in parts})[:3]
+        raise ArgumentError(
+            f"[train] expects pictures (n, h, w) or (n, h, w, 3) of one size, got {' and '.join(shapes)}"
+        )
+    return array
+
+
+def _labels(labels: Any) -> Array:
+    """Names or numbers, and nothing that means neither."""
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        array = np.empty(0, object)
+    missing = array.dtype.kind == "f" and not np.isfinite(array).all()
+    if array.dtype.kind not in "biufUS" or missing:
+        kind = "a label that is missing" if missing or array.dtype == object else f"labels of {array.dtype}"
+        raise ArgumentError(f"[train] expects labels that are names or numbers, one a picture, got {kind}")
+    return array
 
 
 def _chip(path: Path, side: int, align: bool) -> NDArray[np.uint8]:
     if not align:
-        return _squared(images.load(path), side)
+        return middle_square(images.load(path), side)
     from nstcore.faces.align import align as turn
     from nstcore.faces.detect import THRESHOLDS, detect
     from nstcore.faces.pipeline import MIN_SCORE, small_beside
@@ -103,16 +164,4 @@ def _chip(path: Path, side: int, align: bool) -> NDArray[np.uint8]:
     faces = [face for face, small in zip(found, small_beside(found), strict=True) if not small]
     if len(faces) != 1:
         raise ImageError(f"[train] expects one face, found {len(faces)}")
-    return _bytes(np.asarray(turn(picture, faces[0], side)))
-
-
-def _squared(picture: NDArray[Any], side: int) -> NDArray[np.uint8]:
-    """The middle square, side × side."""
-    height, width = picture.shape[:2]
-    edge = min(height, width)
-    top, left = (height - edge) // 2, (width - edge) // 2
-    return _bytes(images.resize_to(picture[top : top + edge, left : left + edge], side, side))
-
-
-def _bytes(picture: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.asarray(np.rint(np.clip(picture, 0, 1) * 255), np.uint8)
+    return to_bytes(np.asarray(turn(picture, faces[0], side)))

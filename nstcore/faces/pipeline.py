@@ -16,6 +16,7 @@ from nstcore.faces.align import align, jittered
 from nstcore.faces.detect import MIN_SIZE, THRESHOLDS, detect
 from nstcore.faces.encoder import Encoder, check_jitter, load_encoder
 from nstcore.faces.face import Face
+from nstcore.faces.squares import SQUARE, middle_square, square_of
 
 Encoded = tuple[Face, NDArray[np.float32]]
 
@@ -40,6 +41,9 @@ def encode_faces(
 ) -> list[Encoded]:
     """The faces of a picture and their encodings (128,), the largest face first; none gives an empty list.
 
+    An encoder of squares (`Encoder.chips`) looks for no face: it gives the middle square of the picture as a `Face`
+    without landmarks, and its encoding; `min_size`, `min_score` and `max_faces` do not count then.
+
     Args:
         image: as `nstcore.images.load` takes it.
         encoder: another one than the package's.
@@ -56,9 +60,12 @@ def encode_faces(
     if isinstance(min_score, bool) or not isinstance(min_score, (int, float, np.number)) or not 0 <= min_score <= 1:
         raise ArgumentError(f"[faces] expects min_score in [0, 1], got {min_score!r}")
     picture = images.readable(image, max_pixels=max_pixels)
+    encoder = encoder or load_encoder()
+    if encoder.chips == SQUARE:
+        chip = middle_square(picture, encoder.chip)
+        return [(square_of(*picture.shape[:2]), encoder.encode(chip, flip=flip, jitter=copies, seed=seed)[0])]
     passed = (*THRESHOLDS[:2], min_score)
     faces = detect(picture, min_size=min_size, thresholds=passed, max_faces=max_faces, max_pixels=max_pixels)
-    encoder = encoder or load_encoder()
     if not faces:
         return []
     if not copies:

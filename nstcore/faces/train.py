@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 
 from nstcore import weights
 from nstcore.backend.memory import reuse
-from nstcore.errors import ArgumentError, NonFiniteError
+from nstcore.errors import ArgumentError, NonFiniteError, WeightsError
 from nstcore.faces.align import CHIP
 from nstcore.faces.head import VerificationHead
 from nstcore.faces.photos import Photos, from_arrays, read_folder
 from nstcore.faces.sampler import Sampler
 from nstcore.faces.scores import Scores, score
+from nstcore.faces.split import MOST_NOTED, Known, known_to, noted, some_people, split_people
+from nstcore.faces.squares import FACE, SQUARE
 from nstcore.faces.train_settings import TrainSettings
 from nstcore.faces.trainer import Callback, Features, Pictures, Trainer, TrainRow, load_state, save_state
 
 Array = NDArray[Any]
-STARTS = ("scratch", "fine-tune")
+KEPT_APART, TRAINED_ON = "people kept apart", "people trained on"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,8 @@ class Trained:
     scores: of the people who were not trained on, at the best look (`best_step`); None where nobody was kept apart.
     before: theirs before the first step. stopped: why it ended: "steps", "patience" or "interrupted". validation: the
     names of the people kept apart. left_out: what could not be used, with the reason. negatives_only: people with one
-    photograph. head: of the logistic loss.
+    photograph. photographs: digests of all that the network was trained on, in this run and before; None where the file
+    that it started from does not say. head: of the logistic loss.
     """
 
     net: Any
@@ -46,16 +49,25 @@ class Trained:
     validation: tuple[str, ...]
     left_out: tuple[str, ...]
     negatives_only: int
+    photographs: tuple[str, ...] | None = ()
     head: VerificationHead | None = None
 
+    @property
+    def threshold_from(self) -> str:
+        """Whose pairs the threshold of the encoder is taken from."""
+        return KEPT_APART if self.scores else TRAINED_ON
+
     def save(self, path: str | Path, head: str | Path | None = None) -> None:
-        """Write the encoder; it states its norm, architecture, chip size, default threshold and how it was trained.
+        """Write the encoder: it states its norm, architecture, chips and their size, default threshold, and how and on
+        which photographs it was trained, these as digests.
 
         head: where the head of the logistic loss is written, with the digest of this encoder, for `Gallery.set_head`.
         """
         if head is not None and self.head is None:
             raise ArgumentError(f"[train] the {self.settings.loss} loss trains no head that could be written")
-        facts = {"settings": self.settings.to_json(), "best_step": self.best_step, "stopped": self.stopped}
+        digests = self.photographs if self.photographs and len(self.photographs) <= MOST_NOTED else None
+        facts = {"settings": self.settings.to_json(), "best_step": self.best_step, "stopped": self.stopped,
+                 "threshold_from": self.threshold_from, "photographs": digests}  # fmt: skip
         if self.scores:
             facts["validation"] = self.scores.to_json()
         self.net.save(path, source="trained by nst faces train", training=facts)
@@ -70,7 +82,7 @@ def train_encoder(
     *,
     start: str | Path = "scratch",
     last: int = 2,
-    align: bool = False,
+    align: bool | None = None,
     size: int = 128,
     side: int = 64,
     checkpoint: str | Path | None = None,
@@ -83,58 +95,43 @@ def train_encoder(
 
     data: a folder with a folder of photographs for each class, or pictures (n, h, w) or (n, h, w, 3) with `labels`.
     start: "scratch" (`models.embedding_net` of `size` numbers and `side` pixels), "fine-tune" (the face encoder of the
-    package, its `last` layers, see `FaceEncoder.unfreeze`), or the ``.npz`` of an `embedding_net` to go on from.
-    align: find and turn the face in each photograph of a folder. checkpoint: where the state is written at every look
-    at the validation people and at the end. resume: such a file to continue, with the same photographs and choices.
-    callback: gets the `TrainRow` of each step. progress: see `read_folder`. choices: the fields of `TrainSettings`.
+    package, its `last` layers, see `FaceEncoder.unfreeze`), or the ``.npz`` of an earlier training to go on from; none
+    of the people whom that one was trained on is kept apart.
+    align: True finds the face in each photograph of a folder and turns it upright, False takes the middle square of
+    each. Of arrays the middle square is taken in any case; True then says that they are faces that `align` has turned.
+    None: what the file says that is gone on from, else True for a folder, False for arrays. The encoder states it
+    (`Encoder.chips`), and treats pictures in the same way when it is used.
+    checkpoint: where the state is written every `evaluate_every` steps and at the end. resume: such a file to continue,
+    with the same photographs and choices. callback: gets the `TrainRow` of each step. progress: see `read_folder`.
+    choices: the fields of `TrainSettings`, and those of its `Augmentation` (flip, shift, scale, light).
 
     Ctrl-C ends the run between two steps and keeps what was reached. The default threshold of the encoder is that of
-    the highest balanced accuracy on the validation people.
+    the highest balanced accuracy on the people kept apart; with validation=0 on those trained on, whom nothing unseen
+    has judged.
     Raises `ArgumentError`, `ShapeError`, `ImageError`, `WeightsError`, and `NonFiniteError`, whose ``result`` is what
     was reached before.
     """
-    unknown = sorted(set(choices) - set(TrainSettings.names()))
-    if unknown:
-        raise ArgumentError(f"[train] has no choice {unknown[0]!r}; it has {', '.join(TrainSettings.names())}")
-    settings = TrainSettings(**choices)
-    net = _network(start, last, size, side, settings.seed)
-    edge = net.side if hasattr(net, "side") else CHIP
-    photos = _photos(data, labels, edge, align, progress)
-    train, held = split_people(photos, settings)
+    settings = TrainSettings.of(choices)
+    begin = _start(start, last, size, side, settings.seed)
+    net = begin.net
+    net.chips = _chips(align, begin, isinstance(data, (str, Path)))
+    photos = _photos(data, labels, net.side if hasattr(net, "side") else CHIP, net.chips == FACE, progress)
+    train, held = split_people(photos, settings, begin.known)
     sampler = Sampler(photos.labels[train], settings.people, settings.photos, settings.seed)
-    run = _Run(net, photos, train, held, sampler, settings, last, checkpoint, callback)
+    run = _Run(begin, photos, train, held, sampler, settings, checkpoint, callback)
     with reuse():
         return run(resume)
-
-
-def split_people(photos: Photos, settings: TrainSettings) -> tuple[Array, Array]:
-    """Indices of the photographs to train on, and of those of the people kept apart, drawn by the seed.
-
-    At least two people with two photographs are kept apart where `validation` is above 0, and at least two stay.
-    """
-    everybody = np.arange(len(photos.labels))
-    if not settings.validation:
-        return everybody, everybody[:0]
-    several = np.flatnonzero(np.bincount(photos.labels, minlength=len(photos.names)) > 1)
-    count = max(2, round(settings.validation * len(photos.names)))
-    if len(several) < count + 2:
-        raise ArgumentError(
-            f"[train] expects at least {count + 2} classes with two photographs, {count} of them to validate, got "
-            f"{len(several)}; give more, or validation=0"
-        )
-    chosen = np.random.default_rng((settings.seed, 3)).choice(several, count, replace=False)
-    held = np.isin(photos.labels, chosen)
-    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 class _Run:
     """One run: steps, looks at the people kept apart, the best weights, checkpoints."""
 
     def __init__(
-        self, net: Any, photos: Photos, train: Array, held: Array, sampler: Sampler, settings: TrainSettings,
-        last: int, checkpoint: str | Path | None, callback: Callback | None,
+        self, begin: _Start, photos: Photos, train: Array, held: Array, sampler: Sampler, settings: TrainSettings,
+        checkpoint: str | Path | None, callback: Callback | None,
     ) -> None:  # fmt: skip
-        self.net, self.photos, self.held, self.sampler, self.settings = net, photos, held, sampler, settings
+        self.begin, self.net, net, last = begin, begin.net, begin.net, begin.last
+        self.photos, self.train, self.held, self.sampler, self.settings = photos, train, held, sampler, settings
         self.checkpoint, self.callback = checkpoint, callback
         self.inputs: Any
         if hasattr(net, "side"):  # the small network learns from pictures, the large one from frozen layers' features
@@ -188,8 +185,14 @@ class _Run:
             self.callback(row)
 
     def _judge(self, found: Scores, step: int) -> None:
-        """Keep the weights when they are better for the people kept apart: fewer errors, then a larger area."""
-        if self.scores is None or (found.eer, -found.auc) < (self.scores.eer, -self.scores.auc):
+        """Keep the weights when they are better for the people kept apart: fewer errors, then a larger area.
+
+        Trained weights that are as good replace untrained ones: a few people may be told apart by both.
+        """
+        now = (found.eer, -found.auc)
+        best = None if self.scores is None else (self.scores.eer, -self.scores.auc)
+        untrained = self.begin.untrained and not self.best_step
+        if best is None or now < best or (untrained and now == best):
             self.scores, self.best_step, self.looks_since = found, step, 0
             self.best = self._weights()
         else:
@@ -230,13 +233,17 @@ class _Run:
         head = self.trainer.head
         if head:
             head.load_state_dict({n[5:]: a for n, a in self.best.items() if n.startswith("head.")})
-        if self.scores is not None:
-            self.net.threshold = self.scores.threshold
+        self.net.threshold = (self.scores or self._own_scores()).threshold
         return Trained(
             self.net, self.settings, tuple(self.trainer.rows), self.before, self.scores, self.best_step, stopped,
             tuple(self.photos.names[i] for i in np.unique(self.photos.labels[self.held])), self.photos.left_out,
-            self.sampler.negatives_only, head,
+            self.sampler.negatives_only, noted(self.begin.known, self.photos, self.train), head,
         )  # fmt: skip
+
+    def _own_scores(self) -> Scores:
+        """Of people who were trained on, where there is nobody else."""
+        own = self.train[some_people(self.photos.labels[self.train], self.settings.seed)]
+        return score(self.inputs.encode(own), self.photos.labels[own])
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,14 +260,47 @@ class _Subset:
         return np.asarray(self.inputs.encode(self.index[index]))
 
 
-def _network(start: str | Path, last: int, size: int, side: int, seed: int) -> Any:
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """The network that a run begins with, how many of its layers are trained, and what it was trained on before."""
+
+    net: Any
+    last: int = 0
+    untrained: bool = False
+    known: Known = frozenset()
+    from_file: bool = False
+
+
+def _start(start: str | Path, last: int, size: int, side: int, seed: int) -> _Start:
     from nstcore import models
+    from nstcore.faces.encoder import ARCHITECTURE, TRAINED
 
     if start == "scratch":
-        return models.embedding_net(size, side, seed=seed)
+        return _Start(models.embedding_net(size, side, seed=seed), untrained=True)
     if start == "fine-tune":
-        return models.face_encoder().unfreeze(last)
-    return models.embedding_net(weights=start)
+        return _Start(models.face_encoder().unfreeze(last), last)
+    if not Path(start).is_file():
+        raise WeightsError(
+            f"[train] {start}: there is no such file; the start is scratch, fine-tune, or the file of an encoder"
+        )
+    file = weights.load(start)
+    if file.architecture not in (ARCHITECTURE, TRAINED):
+        raise WeightsError(
+            f"[train] {start}: expects an encoder, {TRAINED} or {ARCHITECTURE}, to go on from, got {file.architecture}"
+        )
+    known = known_to(file.meta)
+    if file.architecture == ARCHITECTURE:
+        return _Start(models.face_encoder(start).unfreeze(last), last, known=known, from_file=True)
+    return _Start(models.embedding_net(weights=start), known=known, from_file=True)
+
+
+def _chips(align: bool | None, begin: _Start, folder: bool) -> str:
+    """What the encoder is trained on, from now on."""
+    if align is None:
+        return str(begin.net.chips) if begin.from_file else FACE if folder else SQUARE
+    if not isinstance(align, (bool, np.bool_)):
+        raise ArgumentError(f"[train] expects align as True, False or None, got {align!r}")
+    return FACE if align else SQUARE
 
 
 def _photos(data: Any, labels: Any, side: int, align: bool, progress: Any) -> Photos:

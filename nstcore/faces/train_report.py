@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from nstcore import _chart
 from nstcore.errors import ArgumentError
+from nstcore.faces.scores import Scores
+from nstcore.faces.split import FEW_PAIRS, FEW_PEOPLE
 from nstcore.faces.train import Trained
 from nstcore.faces.trainer import TrainRow
 from nstcore.files import atomic_write
@@ -21,6 +23,21 @@ from nstcore.files import atomic_write
 COLLAPSED = (
     "all encodings have become one point: every loss is stuck at the margin, and the gradient vanishes. The hardest "
     "negatives pull too early: take --mining semi_hard, a smaller --learning-rate, or a larger --warm-up"
+)
+UNJUDGED = (
+    "nobody was kept apart, so nothing unseen has judged this encoder: it has the weights of the last step, and its "
+    "threshold is from the people trained on and may be wrong for others; nst faces evaluate measures it"
+)
+FEW = (
+    "{people} people with {pairs} pairs of one person were kept apart, too few to judge by: their errors and the "
+    "choice of weights by them say little; give more people, or take --validation 0 and the weights of the last step"
+)
+NO_BETTER = (
+    "no look at the people kept apart was better than that before the first step: the weights are those of the start"
+)
+NOT_NOTED = (
+    "the file that this started from does not say which photographs it was trained on: people kept apart here may be "
+    "among them"
 )
 NO_TRIPLET = "no triplet of this batch has a loss any more: the classes trained on are told apart by the margin"
 
@@ -41,13 +58,18 @@ def _number(value: Any) -> Any:
     return f"{value:.9g}" if isinstance(value, float) else value
 
 
-def draw(history: Sequence[TrainRow]) -> NDArray[np.uint8]:
-    """A picture (540, 1440, 3): loss, active share, squared distances; beside them the errors of new people."""
+def draw(history: Sequence[TrainRow], before: Scores | None = None) -> NDArray[np.uint8]:
+    """A picture (540, 1440, 3): loss, active share, squared distances; beside them the errors of new people.
+
+    before: what was found of them before the first step (`Trained.before`), where their lines begin.
+    """
     if not history:
         raise ArgumentError("[plot] expects at least one step, got none")
     canvas = _chart.Raster(1440, 540)
-    across = _chart.Axis(history[0].step, max(history[-1].step, history[0].step + 1))
-    looks = [row for row in history if row.eer is not None]
+    first = history[0].step if before is None else 0
+    across = _chart.Axis(first, max(history[-1].step, first + 1))
+    looks: list[tuple[int, Any]] = [] if before is None else [(0, before)]
+    looks += [(row.step, row) for row in history if row.eer is not None]
     lines: dict[str, Any] = {
         name: [(r.step, getattr(r, name)) for r in history] for name in ("loss", "active", "positive", "negative")
     }
@@ -61,9 +83,9 @@ def draw(history: Sequence[TrainRow]) -> NDArray[np.uint8]:
     left = _chart.Panel(canvas, (90, 40, 560, 480), across, _chart.Axis(0.0, _chart_top(most)))
     _panel(left, "what is trained on", {names[k]: v for k, v in lines.items()}, (580, 40))
     errors: dict[str, Any] = {
-        "equal error rate": [(r.step, r.eer) for r in looks],
-        "1 - AUC": [(r.step, 1 - r.auc) for r in looks if r.auc is not None],
-        "one-shot error": [(r.step, 1 - r.one_shot) for r in looks if r.one_shot is not None],
+        "equal error rate": [(step, r.eer) for step, r in looks],
+        "1 - AUC": [(step, 1 - r.auc) for step, r in looks],
+        "one-shot error": [(step, 1 - r.one_shot) for step, r in looks],
     }
     top = max((v for line in errors.values() for _, v in line if v is not None), default=1.0)
     if not looks:
@@ -97,14 +119,30 @@ def notices(trained: Trained) -> list[str]:
     if len(trained.left_out) > 20:
         lines.append(f"left out: and {len(trained.left_out) - 20} more")
     if trained.negatives_only:
-        lines.append(
-            f"{trained.negatives_only} classes have a single photograph: there is no pair of them, so they serve as "
-            "negatives only"
-        )
+        count = trained.negatives_only
+        who = "1 class has a single photograph" if count == 1 else f"{count} classes have a single photograph each"
+        lines.append(f"{who}: there is no pair to pull together, so it serves as a negative only")
+    if not trained.history:
+        return lines
+    lines += _about_judges(trained)
     if trained.history and trained.history[-1].collapsed:
         lines.append(COLLAPSED)
     elif trained.settings.loss == "triplet" and trained.history and trained.history[-1].active == 0:
         lines.append(NO_TRIPLET)
+    return lines
+
+
+def _about_judges(trained: Trained) -> list[str]:
+    """What the people kept apart, by whom weights and threshold were chosen, can say."""
+    if trained.scores is None:
+        return [UNJUDGED]
+    people, pairs, lines = len(trained.validation), trained.scores.same, []
+    if people < FEW_PEOPLE or pairs < FEW_PAIRS:
+        lines.append(FEW.format(people=people, pairs=pairs))
+    if trained.best_step == 0:
+        lines.append(NO_BETTER)
+    if trained.photographs is None:
+        lines.append(NOT_NOTED)
     return lines
 
 
@@ -124,6 +162,8 @@ def summary(trained: Trained) -> dict[str, Any]:
         "negatives_only": trained.negatives_only,
         "left_out": list(trained.left_out),
         "threshold": trained.net.threshold,
+        "threshold_from": trained.threshold_from,
+        "chips": trained.net.chips,
     }
 
 
@@ -143,4 +183,6 @@ def sentence(trained: Trained) -> str:
             f"{after.ways}-way one-shot {before.one_shot:.1%} -> {after.one_shot:.1%}; best at step "
             f"{trained.best_step}, threshold {after.threshold:.3f}",
         ]
+    elif trained.history:
+        lines.append(f"threshold {facts['threshold']:.3f}, from the people trained on")
     return "\n".join(lines)

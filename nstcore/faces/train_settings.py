@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from nstcore.errors import ArgumentError
-from nstcore.faces.augment import Augmentation
+from nstcore.faces.augment import Augmentation, real
 from nstcore.faces.mining import MININGS
+from nstcore.ops._op import whole
 
 LOSSES = ("triplet", "contrastive", "logistic")
+AUGMENTATION = tuple(f.name for f in fields(Augmentation))
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,16 @@ class TrainSettings:
     loss: "triplet"; "contrastive" or "logistic" on pairs, the second through a `VerificationHead` that is trained too.
     mining: of the triplets, one of `MININGS`. margin: of triplets in squared distance, of pairs in distance.
     steps: at most. people, photos: of each in a batch. learning_rate, weight_decay: of AdamW. warm_up: steps until the
-    rate is reached; it then falls to 0 along a cosine. clip: largest length of the gradient. augmentation: of pictures.
-    validation: the share of people who are not trained on. evaluate_every: steps between two looks at them. patience:
-    looks without a better one after which it stops; 0 never does. seed: of all that is random.
+    rate is reached; it then falls to 0 along a cosine. clip: largest length of the gradient; 0 leaves it as it is.
+    augmentation: of pictures. validation: the share of the people with two or more photographs who are not trained on.
+    evaluate_every: steps between two looks at them. patience: looks without a better one after which it stops; 0 never
+    does. seed: of all that is random.
+
+    The command takes its defaults from here.
     """
 
     loss: str = "triplet"
-    mining: str = "batch_hard"
+    mining: str = "semi_hard"
     margin: float = 0.2
     steps: int = 600
     people: int = 16
@@ -42,21 +48,23 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name, choices in (("loss", LOSSES), ("mining", MININGS)):
-            if getattr(self, name) not in choices:
-                raise ArgumentError(
-                    f"[train] expects {name} to be one of {', '.join(choices)}, got {getattr(self, name)!r}"
-                )
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in choices:
+                raise ArgumentError(f"[train] expects {name} to be one of {', '.join(choices)}, got {value!r}")
         for name, least in (("steps", 1), ("people", 2), ("photos", 2), ("warm_up", 0), ("evaluate_every", 1),
                             ("patience", 0), ("seed", 0)):  # fmt: skip
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ArgumentError(f"[train] expects {name} as a whole number of at least {least}, got {value!r}")
+            object.__setattr__(self, name, _whole(name, getattr(self, name), least))
         for name in ("margin", "learning_rate", "weight_decay", "clip"):
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
-                raise ArgumentError(f"[train] expects {name} of at least 0, got {value!r}")
+            above = name in ("margin", "learning_rate")
+            value = real("train", name, getattr(self, name), "above 0" if above else "of at least 0")
+            if not 0 <= value < float("inf") or (above and not value):
+                raise ArgumentError(f"[train] expects {name} {'above 0' if above else 'of at least 0'}, got {value!r}")
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "validation", real("train", "validation", self.validation, "in [0, 1)"))
         if not 0 <= self.validation < 1:
             raise ArgumentError(f"[train] expects validation in [0, 1), got {self.validation!r}")
+        if not isinstance(self.augmentation, Augmentation):
+            raise ArgumentError(f"[train] expects augmentation as an Augmentation, got {self.augmentation!r:.80}")
         if self.warm_up >= self.steps:
             object.__setattr__(self, "warm_up", self.steps - 1)
 
@@ -68,3 +76,27 @@ class TrainSettings:
     def names(cls) -> list[str]:
         """The names of the choices."""
         return [f.name for f in fields(cls)]
+
+    @classmethod
+    def of(cls, choices: Mapping[str, Any]) -> TrainSettings:
+        """The settings with these fields; those of `Augmentation` (flip, shift, scale, light) count as fields, too.
+
+        Raises `ArgumentError` for a name that is none.
+        """
+        known = [*cls.names(), *AUGMENTATION]
+        unknown = sorted(set(choices) - set(known))
+        if unknown:
+            raise ArgumentError(f"[train] has no choice {unknown[0]!r}; it has {', '.join(known)}")
+        settings = cls(**{name: value for name, value in choices.items() if name not in AUGMENTATION})
+        changed = {name: choices[name] for name in AUGMENTATION if name in choices}
+        return replace(settings, augmentation=replace(settings.augmentation, **changed)) if changed else settings
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    try:
+        number = whole("train", name, value)
+    except ArgumentError:
+        number = least - 1
+    if number < least:
+        raise ArgumentError(f"[train] expects {name} as a whole number of at least {least}, got {value!r}")
+    return number

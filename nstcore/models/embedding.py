@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from nstcore import _chips as kinds
 from nstcore import ops, weights
 from nstcore.autograd import Tensor, no_grad
 from nstcore.backend.arrays import to_host
@@ -31,6 +32,7 @@ class EmbeddingNet(Module):
     chips (n, side, side, 3) in [0, 1] -> encodings (n, size) of length 1. Each picture is first brought to mean 0 and
     variance 1, so that light and contrast as a whole do not count. Distances between encodings are Euclidean, from 0 to
     2. `threshold` is the distance up to which two pictures count as one class's; None until training has chosen it.
+    `chips` says what it was trained on: "face", turned upright, or "square", the middle of a picture.
     Source: Schroff, Kalenichenko, Philbin, "FaceNet", CVPR 2015, section 3 (embedding); Koch, Zemel, Salakhutdinov,
     "Siamese Neural Networks for One-shot Image Recognition", 2015, figure 4 (depth); Luo et al., "Bag of Tricks
     and a Strong Baseline for Deep Person Re-identification", CVPRW 2019, section 3.5 (normalised features).
@@ -56,6 +58,7 @@ class EmbeddingNet(Module):
         # where the hardest triplets keep them: the gradient of a collapsed batch vanishes.
         self.spread = BatchNorm(self.size)
         self.threshold: float | None = None
+        self.chips = kinds.FACE
         self.astype(dtype)
 
     @property
@@ -66,7 +69,9 @@ class EmbeddingNet(Module):
     @property
     def facts(self) -> dict[str, Any]:
         """What the encodings are, as it is written into files."""
-        return {"size": self.size, "norm": "l2", "distance": "euclidean", "threshold": self.threshold}
+        return {
+            "size": self.size, "norm": "l2", "distance": "euclidean", "threshold": self.threshold, "chips": self.chips,
+        }  # fmt: skip
 
     def save(self, path: str | Path, **meta: Any) -> None:
         """Write the weights so that `embedding_net` can read them; `meta` is stored beside them."""
@@ -143,6 +148,7 @@ def _load(path: str | Path, dtype: DTypeLike) -> EmbeddingNet:
         facts: Mapping[str, Any] = dict(encoding)
         net = EmbeddingNet(facts["size"], file.meta.get("chip"), dtype=dtype)  # type: ignore[arg-type]
         net.threshold = None if facts["threshold"] is None else float(facts["threshold"])
+        net.chips = kinds.stated(facts, file.path)
     except (ArgumentError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"[{ARCHITECTURE}] {file.path}: its facts do not describe this network ({error})") from None
     net.load_state_dict(file.arrays, str(file.path))

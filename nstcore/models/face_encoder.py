@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from nstcore import _chips as kinds
 from nstcore import ops, weights
 from nstcore.autograd import Tensor, no_grad
 from nstcore.backend.arrays import to_host
@@ -73,11 +74,12 @@ class FaceEncoder(Module):
         self.freeze().astype(dtype)
         self._preprocessing = preprocessing
         self.threshold: float = FACTS["threshold"]  # type: ignore[assignment]
+        self.chips = kinds.FACE
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the encodings are, as it is written into files."""
-        return {**FACTS, "threshold": self.threshold}
+        return {**FACTS, "threshold": self.threshold, "chips": self.chips}
 
     def unfreeze(self, last: int = 1) -> FaceEncoder:
         """Make the last layers trainable, and no others: the matrix, and the `last` − 1 residual blocks before it.
@@ -212,7 +214,8 @@ def _load(path: str | Path | None, dtype: DTypeLike) -> FaceEncoder:
     net = FaceEncoder(file.preprocessing, dtype)
     net.load_state_dict(file.arrays, str(file.path))
     encoding: Any = file.meta.get("encoding")
-    stated = encoding.get("threshold") if isinstance(encoding, Mapping) else None
+    facts = encoding if isinstance(encoding, Mapping) else {}
+    net.chips, stated = kinds.stated(facts, file.path), facts.get("threshold")
     if isinstance(stated, (int, float)) and 0 < stated < np.inf:
         net.threshold = float(stated)
     return net

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,9 @@ import pytest
 
 import nstcore as nst
 from nstcore import images
+from nstcore.errors import ArgumentError
+from nstcore.faces import TrainSettings, train_encoder
+from nstcore.faces.train_settings import AUGMENTATION
 
 QUICK = ["--no-align", "--side", "16", "--size", "8", "--steps", "6", "--people", "4", "--photos", "3",
          "--evaluate-every", "2", "--warm-up", "1", "--validation", "0.25"]  # fmt: skip
@@ -48,12 +52,16 @@ def test_an_encoder_is_trained_written_and_described(run: Any, folder: Path, tmp
     out, table, plot = tmp_path / "encoder.npz", tmp_path / "run.csv", tmp_path / "run.png"
     result = run("faces", "train", folder, "-o", out, "--history", table, "--plot", plot, *QUICK)
     assert result.code == 0
-    assert "left out: class7: an empty class" in result.out
-    assert "left out: class0/broken.jpg" in result.out
-    assert "1 classes have a single photograph" in result.out
+    assert "warning: left out: class7: an empty class" in result.err
+    assert "warning: left out: class0/broken.jpg" in result.err
+    assert "warning: 1 class has a single photograph" in result.err
+    assert "warning: 2 people with" in result.err
+    assert "pairs of one person were kept apart, too few to judge by" in result.err
+    assert "warning" not in result.out
     assert "6 steps in" in result.out
     assert "2 people not trained on: equal error rate" in result.out
-    assert "step 2 " in result.err
+    lines = [line for line in result.err.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in lines] == ["1", "2", "4", "6"]
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert rows[0]["eer"] == ""
@@ -74,6 +82,8 @@ def test_json_and_a_run_that_goes_on(run: Any, folder: Path, tmp_path: Path) -> 
     assert facts["stopped"] == "steps"
     assert facts["negatives_only"] == 1
     assert facts["validation"]["same"] > 0
+    assert (facts["chips"], facts["threshold_from"]) == ("square", "people kept apart")
+    assert any("a single photograph" in line for line in facts["warnings"])
     again = run("faces", "train", folder, "-o", second, "--resume", state, "--json", *QUICK)
     assert json.loads(again.out)["steps"] == 6  # there was nothing left to do
     for name, array in nst.weights.load(first).arrays.items():
@@ -85,6 +95,12 @@ def test_json_and_a_run_that_goes_on(run: Any, folder: Path, tmp_path: Path) -> 
     [
         (["--from-scratch", "--fine-tune"], "expects one of --from-scratch, --fine-tune and --from"),
         (["--mining", "hardest"], "mining to be one of"),
+        (["--learning-rate", "0"], "learning_rate above 0"),
+        (["--learning-rate", "nan"], "learning_rate above 0, got nan"),
+        (["--shift", "1"], r"[augment] expects shift in [0, 1), got 1.0"),
+        (["--clip", "-1"], "clip of at least 0"),
+        (["--weight-decay", "inf"], "weight_decay of at least 0"),
+        (["--validation", "2"], "validation in [0, 1)"),
         (["--plot", "encoder.npz"], "different files for -o, --head, --checkpoint, --history and --plot"),
         (["--side", "50"], "a side of 16 to 256"),
     ],
@@ -168,3 +184,91 @@ def _other(run: Any, folder: Path) -> Path:
     path = folder.parent / "another.npz"
     assert run("faces", "train", folder, "-o", path, *QUICK, "--seed", "3").code == 0
     return path
+
+
+def test_the_command_has_the_defaults_of_the_function(run: Any, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """One source: what is not given in the command is what `train_encoder` would take."""
+    given: dict[str, Any] = {}
+
+    def caught(data: Any, *, callback: Any, progress: Any, **options: Any) -> Any:
+        given.update(options)
+        raise ArgumentError("[train] caught")
+
+    monkeypatch.setattr(nst.faces, "train_encoder", caught)
+    run("faces", "train", folder, "-o", tmp_path / "e.npz")
+    here = {name: given.pop(name) for name in list(given) if name in (*TrainSettings.names(), *AUGMENTATION)}
+    assert TrainSettings.of(here) == TrainSettings()
+    assert set(here) == {*TrainSettings.names(), *AUGMENTATION} - {"augmentation", "margin"}
+    assert given == {name: signature(train_encoder).parameters[name].default for name in given}
+    assert set(given) == {"start", "last", "align", "size", "side", "checkpoint", "resume"}
+    settings = TrainSettings()
+    changes = settings.augmentation
+    assert (settings.mining, changes.flip, changes.shift, changes.scale, changes.light) == (
+        "semi_hard", True, 0.12, 0.2, 0.3,
+    )  # fmt: skip
+    run("faces", "train", folder, "-o", tmp_path / "e.npz", "--no-flip", "--margin", "0.5", "--weight-decay", "0")
+    assert (given["flip"], given["margin"], given["weight_decay"]) == (False, 0.5, 0)
+
+
+def test_without_people_kept_apart_there_are_lines_and_a_word_about_it(run: Any, folder: Path, tmp_path: Path) -> None:
+    result = run("faces", "train", folder, "-o", tmp_path / "e.npz", *QUICK, "--validation", "0")
+    assert result.code == 0
+    assert [line.split()[1] for line in result.err.splitlines() if line.startswith("step ")] == ["1", "2", "4", "6"]
+    assert "warning: nobody was kept apart, so nothing unseen has judged this encoder" in result.err
+    assert "from the people trained on" in result.out
+    assert nst.faces.load_encoder(tmp_path / "e.npz").calibration.threshold > 0
+
+
+def test_an_encoder_of_characters_is_used_from_end_to_end(run: Any, folder: Path, tmp_path: Path) -> None:
+    """There is no face in any of these pictures, and nobody has to say so again after the training."""
+    out, db = tmp_path / "encoder.npz", tmp_path / "signs.db"
+    assert run("faces", "train", folder, "-o", out, *QUICK).code == 0
+    (folder / "class0" / "broken.jpg").unlink()
+    (folder / "class7").rmdir()
+    enrolled = run("faces", "enroll", folder, "--encoder", out, "-g", db)
+    assert enrolled.code == 0
+    assert "25 photographs of 7 people added" in enrolled.out
+    picture = folder / "class3" / "2.png"
+    who = run("faces", "identify", picture, "--encoder", out, "-g", db, "--json")
+    assert who.code == 0
+    (face,) = json.loads(who.out)[0]["faces"]
+    assert (face["name"], round(face["distance"], 5)) == ("class3", 0)
+    same = run("faces", "verify", "class3", picture, "--encoder", out, "-g", db)
+    assert (same.code, "same person: distance 0.000" in same.out) == (0, True)
+    pair = run("faces", "verify", picture, folder / "class3" / "1.png", "--encoder", out, "--threshold", "2.1")
+    assert pair.code == 0
+    shot = run("faces", "evaluate", folder, "--encoder", out, "-g", db, "--one-shot", "5", "--json")
+    facts = json.loads(shot.out)
+    assert (facts["one_shot"]["ways"], facts["one_shot"]["queries"], facts["failures"]) == (5, 24, [])
+    assert facts["one_shot"]["accuracy"] > 0.5
+    assert run("faces", "list", "class3", "-g", db).code == 0
+    drawn = run("faces", "identify", picture, "--encoder", out, "-g", db, "-o", tmp_path / "drawn.png")
+    assert (drawn.code, images.load(tmp_path / "drawn.png").shape) == (0, images.load(picture).shape)
+
+
+def test_an_encoder_of_squares_sees_what_it_was_trained_on(run: Any, folder: Path, tmp_path: Path) -> None:
+    from nstcore.faces.photos import read_folder
+
+    out = tmp_path / "encoder.npz"
+    run("faces", "train", folder, "-o", out, *QUICK)
+    encoder = nst.faces.load_encoder(out)
+    chip = read_folder(folder, 16, align=False).pictures[0]
+    wide = np.pad(images.load(folder / "class0" / "0.png"), ((0, 0), (7, 7), (0, 0)))
+    for source in (folder / "class0" / "0.png", wide):
+        ((face, encoding),) = nst.faces.encode_faces(source, encoder=encoder)
+        np.testing.assert_allclose(encoding, encoder.encode(chip)[0], atol=1e-6)
+    assert face.box == (7.0, 0.0, 27.0, 20.0)
+    assert face.landmarks.shape == (0, 2)
+    twice = nst.faces.encode_faces(wide, encoder=encoder, jitter=3, seed=1)[0][1]
+    np.testing.assert_array_equal(twice, encoder.encode(chip, jitter=3, seed=1)[0])
+
+
+def test_a_head_of_another_encoder_makes_no_gallery(run: Any, folder: Path, tmp_path: Path) -> None:
+    encoder, head, db = tmp_path / "encoder.npz", tmp_path / "head.npz", tmp_path / "new.db"
+    run("faces", "train", folder, "-o", encoder, *QUICK, "--loss", "logistic", "--head", head)
+    other = run("faces", "calibrate", "--head-from", head, "-g", db, "--encoder", _other(run, folder))
+    assert other.code == 2
+    assert f"head.npz is the head of the encoder {nst.faces.load_encoder(encoder).digest[:12]} (8 numbers)" in other.err
+    assert "another.npz, whose encodings are those of" in other.err
+    assert not db.exists()
+    assert not list(tmp_path.glob("new.db*"))

@@ -12,7 +12,7 @@ import pytest
 import nstcore as nst
 from nstcore import nn
 from nstcore.errors import DTypeError, WeightsError
-from nstcore.nn.layers import he_normal
+from nstcore.nn import he_normal
 
 
 class Small(nn.Module):

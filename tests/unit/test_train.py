@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 import nstcore as nst
 from nstcore import images
 from nstcore.errors import ArgumentError, NonFiniteError, WeightsError
-from nstcore.faces import train_encoder
+from nstcore.faces import TrainSettings, train_encoder
+from nstcore.faces import train_report as report
+from nstcore.faces.augment import Augmentation
+from nstcore.faces.scores import score
 from nstcore.faces.train import Trained
 
 SHORT: dict[str, Any] = {
@@ -46,7 +50,8 @@ def assert_same(one: Trained, two: Trained) -> None:
     "distance_weighted", "random")] + [{"loss": "contrastive", "margin": 1.0}, {"loss": "logistic"}])  # fmt: skip
 def test_every_loss_learns_to_tell_new_classes_apart(choices: dict[str, Any]) -> None:
     x, labels = classes(16, 6)
-    trained = train_encoder(x, labels, **{**SHORT, "steps": 30, "evaluate_every": 10, **choices})
+    little = {"shift": 0.06, "scale": 0.1, "light": 0.15}  # of pictures of 16 pixels, in 30 steps
+    trained = train_encoder(x, labels, **{**SHORT, "steps": 30, "evaluate_every": 10, **little, **choices})
     assert trained.before is not None
     assert trained.scores is not None
     assert trained.scores.auc > trained.before.auc + 0.02
@@ -119,11 +124,20 @@ def test_it_stops_when_new_people_get_no_better() -> None:
     assert len(trained.history) <= 10
 
 
-def test_without_validation_the_last_weights_are_kept() -> None:
+def test_without_validation_the_last_weights_are_kept_and_the_threshold_is_of_those_trained_on(tmp_path: Path) -> None:
     x, labels = classes()
-    trained = train_encoder(x, labels, **{**SHORT, "validation": 0})
+    trained = train_encoder(x, labels, **{**SHORT, "validation": 0, "steps": 40, "patience": 1, "learning_rate": 1e-9})
     assert (trained.before, trained.scores, trained.validation) == (None, None, ())
-    assert trained.best_step == 6
+    assert (trained.best_step, trained.stopped) == (40, "steps")  # with nobody to judge, nothing stops it early
+    assert trained.threshold_from == "people trained on"
+    own = score(trained.net.encode(x), labels)
+    assert trained.net.threshold == pytest.approx(own.threshold, abs=1e-6)
+    trained.save(tmp_path / "encoder.npz")
+    calibration = nst.faces.load_encoder(tmp_path / "encoder.npz").calibration
+    assert calibration.threshold == trained.net.threshold
+    assert "people trained on" in calibration.source
+    assert report.UNJUDGED in report.notices(trained)
+    assert "from the people trained on" in report.sentence(trained)
 
 
 def test_people_kept_apart_are_not_trained_on() -> None:
@@ -202,8 +216,22 @@ def _stop_at(step: int) -> Any:
         ({"loss": "softmax"}, "loss to be one of triplet, contrastive, logistic"),
         ({"mining": "hardest"}, "mining to be one of batch_all"),
         ({"steps": 0}, "steps as a whole number of at least 1, got 0"),
-        ({"learning_rate": -1.0}, "learning_rate of at least 0"),
+        ({"learning_rate": -1.0}, "learning_rate above 0, got -1.0"),
+        ({"learning_rate": 0}, "learning_rate above 0, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate above 0, got nan"),
+        ({"learning_rate": "fast"}, "learning_rate above 0, got 'fast'"),
+        ({"margin": 0.0}, "margin above 0"),
+        ({"weight_decay": -1}, "weight_decay of at least 0"),
+        ({"clip": float("inf")}, "clip of at least 0"),
+        ({"clip": None}, "clip of at least 0, got None"),
         ({"validation": 1.0}, r"validation in \[0, 1\)"),
+        ({"validation": float("nan")}, r"validation in \[0, 1\), got nan"),
+        ({"validation": True}, r"validation in \[0, 1\), got True"),
+        ({"steps": 2.0}, "steps as a whole number of at least 1, got 2.0"),
+        ({"seed": "one"}, "seed as a whole number"),
+        ({"augmentation": 0.1}, "augmentation as an Augmentation, got 0.1"),
+        ({"mining": ["random"]}, r"mining to be one of .*, got \['random'\]"),
+        ({"align": "yes"}, "align as True, False or None, got 'yes'"),
         ({"epochs": 3}, "has no choice 'epochs'; it has loss, mining"),
         ({"validation": 0.9}, "at least 9 classes with two photographs, 7 of them to validate, got 8"),
     ],
@@ -227,7 +255,7 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
         folder = tmp_path / f"class{label}"
         folder.mkdir(exist_ok=True)
         images.save(folder / f"{i}.png", picture)
-    trained = train_encoder(tmp_path, **SHORT)
+    trained = train_encoder(tmp_path, align=False, **SHORT)
     assert set(trained.validation) <= {f"class{i}" for i in range(6)}
     arrays = train_encoder(x, labels, **SHORT)
     assert_same(trained, arrays)
@@ -241,3 +269,143 @@ def test_the_face_encoder_is_fine_tuned_in_its_last_layers_alone() -> None:
     assert changed in (["projection"], [])
     assert trained.before is not None
     assert trained.net.encode(np.zeros((1, 150, 150, 3), np.uint8)).shape == (1, 128)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = {"steps": np.int64(9), "seed": np.uint8(3), "learning_rate": np.float32(0.5), "clip": np.int32(2)}
+    settings = TrainSettings.of({**given, "shift": np.float64(0.25), "flip": np.bool_(False)})
+    assert (settings.steps, settings.seed, settings.learning_rate, settings.clip) == (9, 3, 0.5, 2.0)
+    assert settings.augmentation == Augmentation(flip=False, shift=0.25)
+    assert {type(v) for v in settings.to_json().values()} <= {str, int, float, dict}
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"shift": 1.0}, r"shift in \[0, 1\), got 1.0"),
+        ({"scale": float("nan")}, r"scale in \[0, 1\), got nan"),
+        ({"light": "bright"}, r"light in \[0, 1\), got 'bright'"),
+        ({"flip": 1}, "flip as True or False, got 1"),
+    ],
+)
+def test_changes_of_pictures_are_checked(choices: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"^\[augment\] expects {words}"):
+        train_encoder(*classes(), **SHORT, **choices)
+
+
+def test_changes_of_pictures_can_be_chosen_one_by_one() -> None:
+    x, labels = classes()
+    one = train_encoder(x, labels, **SHORT, flip=False, light=0.0)
+    two = train_encoder(x, labels, **SHORT, augmentation=Augmentation(flip=False, light=0.0))
+    assert_same(one, two)
+    assert one.settings.augmentation == Augmentation(False, 0.12, 0.2, 0.0)
+
+
+def test_only_people_with_two_photographs_are_kept_apart() -> None:
+    """Sixty people with one photograph would else make up the share that is asked for."""
+    x, labels = classes(70, 3)
+    keep = np.sort(np.concatenate([np.flatnonzero(labels < 10), 3 * np.arange(10, 70)]))
+    trained = train_encoder(x[keep], labels[keep], **SHORT)
+    assert len(trained.validation) == 2  # a quarter of ten, and not of seventy
+    assert all(int(name) < 10 for name in trained.validation)
+    assert trained.scores is not None
+    assert trained.scores.same == 6
+
+
+def test_too_few_people_to_judge_are_said_to_be_too_few() -> None:
+    trained = train_encoder(*classes(8, 6), **SHORT)
+    assert any(line.startswith("2 people with 30 pairs of one person were kept") for line in report.notices(trained))
+    many = train_encoder(*classes(24, 4), **SHORT)
+    assert len(many.validation) == 6
+    assert not [line for line in report.notices(many) if "too few" in line]
+
+
+def test_weights_of_the_start_are_kept_only_where_they_are_better_and_that_is_said(tmp_path: Path) -> None:
+    """Two people in black and white are told apart by any network: then the trained weights count."""
+    x = np.zeros((32, 16, 16, 3), np.uint8)
+    labels = np.repeat(np.arange(8), 4)
+    for i in range(8):
+        x[labels == i, :, : 2 * i + 1] = 255
+    same = Augmentation(False, 0, 0, 0)
+    trained = train_encoder(x, labels, **SHORT, augmentation=same)
+    assert trained.before is not None
+    assert trained.before.eer == 0
+    assert trained.best_step > 0
+    trained.save(tmp_path / "encoder.npz")
+    again = train_encoder(x, labels, start=tmp_path / "encoder.npz", **SHORT, augmentation=same)
+    assert again.best_step == 0  # these were trained: they stay, as nothing better came
+    assert report.NO_BETTER in report.notices(again)
+
+
+def test_people_of_an_earlier_training_are_not_kept_apart_in_a_later_one(tmp_path: Path) -> None:
+    x, labels = classes(12, 4)
+    first = train_encoder(x, labels, **SHORT)
+    first.save(tmp_path / "encoder.npz")
+    assert first.photographs is not None
+    assert len(first.photographs) == 4 * 9
+    for seed in range(1, 5):
+        later = train_encoder(x, labels, start=tmp_path / "encoder.npz", **{**SHORT, "seed": seed})
+        assert set(later.validation) <= set(first.validation)
+        assert later.photographs is not None
+        assert set(later.photographs) >= set(first.photographs)
+    few = np.isin(labels.astype(str), first.validation[1:], invert=True)
+    with pytest.raises(ArgumentError, match="that the start was not trained on, to validate, got 1 of 10"):
+        train_encoder(x[few], labels[few], start=tmp_path / "encoder.npz", **SHORT)
+
+
+def test_a_start_that_does_not_say_what_it_was_trained_on_is_told(tmp_path: Path) -> None:
+    net = nst.models.embedding_net(8, 16)
+    net.save(tmp_path / "net.npz")
+    trained = train_encoder(*classes(), start=tmp_path / "net.npz", **SHORT)
+    assert trained.photographs is None
+    assert report.NOT_NOTED in report.notices(trained)
+    assert report.NOT_NOTED not in report.notices(train_encoder(*classes(), **SHORT))
+
+
+def test_the_encoder_states_what_it_was_trained_on(tmp_path: Path) -> None:
+    x, labels = classes()
+    for align, chips in ((None, "square"), (False, "square"), (True, "face")):
+        train_encoder(x, labels, align=align, **SHORT).save(tmp_path / "encoder.npz")
+        assert nst.weights.load(tmp_path / "encoder.npz").meta["encoding"]["chips"] == chips
+        assert nst.faces.load_encoder(tmp_path / "encoder.npz").chips == chips
+    later = train_encoder(x, labels, start=tmp_path / "encoder.npz", **{**SHORT, "validation": 0})
+    assert later.net.chips == "face"
+    assert nst.faces.load_encoder().chips == "face"
+
+
+def test_a_file_that_states_other_chips_is_refused(tmp_path: Path) -> None:
+    net = nst.models.embedding_net(8, 16)
+    net.chips = "circle"
+    net.save(tmp_path / "net.npz")
+    with pytest.raises(WeightsError, match=r"net\.npz: .*expects chips of face or square, got 'circle'"):
+        nst.models.embedding_net(weights=tmp_path / "net.npz")
+
+
+def test_a_fine_tuned_encoder_can_be_gone_on_from(tmp_path: Path) -> None:
+    x, labels = classes(5, 3)
+    choices = {**SHORT, "steps": 1, "people": 3, "photos": 2, "validation": 0}
+    first = train_encoder(x, labels, start="fine-tune", last=1, **choices)
+    first.save(tmp_path / "tuned.npz")
+    encoder = nst.faces.load_encoder(tmp_path / "tuned.npz")
+    assert (encoder.id, encoder.chips) == ("face_encoder", "square")
+    second = train_encoder(x, labels, start=tmp_path / "tuned.npz", last=1, **choices)
+    assert not np.array_equal(second.net.projection.data, first.net.projection.data)
+
+
+def test_a_start_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"none\.npz: there is no such file; the start is scratch, fine-tune, or"):
+        train_encoder(*classes(), start=tmp_path / "none.npz", **SHORT)
+    nst.faces.VerificationHead(8).save(tmp_path / "head.npz")
+    with pytest.raises(WeightsError, match=r"expects an encoder, .* to go on from, got verification_head"):
+        train_encoder(*classes(), start=tmp_path / "head.npz", **SHORT)
+
+
+def test_the_drawing_begins_with_the_untrained_network() -> None:
+    trained = train_encoder(*classes(), **SHORT)
+    with_start, without = report.draw(trained.history, trained.before), report.draw(trained.history)
+    assert with_start.shape == without.shape == (540, 1440, 3)
+    assert trained.before is not None
+    worst = replace(trained.before, eer=0.9, one_shot=0.1)
+    changed = report.draw(trained.history, worst) != with_start
+    assert changed[40:480, 810:1240].any()  # the errors, whose axis reaches up to the start's
+    assert not changed[40:480, 90:560].any()

@@ -228,11 +228,44 @@ def test_a_folder_is_read_and_what_cannot_be_used_is_told(tmp_path: Path) -> Non
     assert photos.left_out[1].startswith("bob/broken.jpg: [image]")
 
 
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({}, "expects a folder of photographs for each class, got no folder in it, and 1 photograph side by side"),
+        ({"a": 1, "b": 1}, "expects a class with at least two photographs, got 2 classes with one photograph each"),
+        ({"a": 0, "b": 0}, "at least two classes, got 0; left out: a: an empty class, .*; b: an empty class"),
+    ],
+)
+def test_folders_that_nothing_can_be_learnt_from_are_refused(
+    tmp_path: Path, counts: dict[str, int], words: str
+) -> None:
+    write(tmp_path / "people", counts)
+    (tmp_path / "people").mkdir(exist_ok=True)
+    images.save(tmp_path / "people" / "loose.png", np.zeros((8, 8, 3)))
+    with pytest.raises(ArgumentError, match=rf"^\[train\] .*people: .*{words}"):
+        read_folder(tmp_path / "people", 16, align=False)
+
+
+def test_photographs_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            (tmp_path / name / f"{i}.jpg").write_bytes(b"nothing")
+    with pytest.raises(ArgumentError, match=r"got 0; left out: a/0\.jpg: \[image\].*; and 3 more"):
+        read_folder(tmp_path, 16, align=False)
+
+
+def test_classes_without_faces_are_pointed_to_no_align(tmp_path: Path) -> None:
+    root = write(tmp_path / "signs", {"a": 2, "b": 2})
+    with pytest.raises(ArgumentError, match=r"got 0; classes that are no faces need --no-align \(align=False\); left"):
+        read_folder(root, 16, align=True)
+
+
 def test_one_class_or_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"^\[train\] expects a folder with a folder of photographs"):
         read_folder(tmp_path / "nowhere", 16, align=False)
     root = write(tmp_path / "people", {"anna": 3, "empty": 0})
-    with pytest.raises(ArgumentError, match="at least two classes, got 1; left out: empty: an empty class"):
+    with pytest.raises(ArgumentError, match=r"at least two classes, got 1 \(anna\); left out: empty: an empty class"):
         read_folder(root, 16, align=False)
 
 
@@ -241,7 +274,18 @@ def test_one_class_or_no_folder_is_refused(tmp_path: Path) -> None:
     [
         (np.zeros((3, 8, 8)), [0, 1], ShapeError, r"one label a picture, got labels \(2,\) for pictures \(3, 8, 8\)"),
         (np.zeros((3, 8)), [0, 1, 1], ShapeError, r"pictures \(n, h, w\) or"),
-        (np.zeros((3, 8, 8)), [1, 1, 1], ArgumentError, "at least two classes, got 1"),
+        (np.zeros((3, 8, 8)), [1, 1, 1], ArgumentError, r"at least two classes, got 1 \(1\)"),
+        (
+            np.zeros((3, 8, 8)),
+            [1, 2, 3],
+            ArgumentError,
+            "a class with at least two photographs, got 3 classes with one",
+        ),
+        (np.zeros((2, 8, 8)), [None, 1], ArgumentError, "labels that are names or numbers, .*got a label that is miss"),
+        (np.zeros((2, 8, 8)), [1.0, np.nan], ArgumentError, "labels that are names or numbers, .*a label that is miss"),
+        (np.zeros((2, 8, 8)), [[1], [1, 2]], ArgumentError, "labels that are names or numbers"),
+        ([np.zeros((8, 8)), np.zeros((9, 8))], [1, 1], ArgumentError, r"of one size, got \(8, 8\) and \(9, 8\)"),
+        (None, [1, 1], ArgumentError, "of one size, got NoneType"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(pictures: Any, labels: Any, error: Any, words: str) -> None:

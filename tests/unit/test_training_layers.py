@@ -13,7 +13,7 @@ import nstcore as nst
 from nstcore import nn
 from nstcore.backend import cpu
 from nstcore.errors import ArgumentError, DTypeError, ShapeError, WeightsError
-from nstcore.nn.layers import glorot_uniform
+from nstcore.nn import glorot_uniform
 
 
 def with_values(layer: nn.Module, values: tuple[Any, ...]) -> nn.Module:

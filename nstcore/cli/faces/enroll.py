@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nstcore._text import printable
-from nstcore.cli import BAD_INPUT, _progress, _stop, print_error
+from nstcore.cli import BAD_INPUT, _progress, _stop, print_error, print_warning
 from nstcore.cli.faces import options as of
 from nstcore.cli.faces.gallery import DEFAULT, AsJson, GalleryPath, open_gallery
 from nstcore.errors import ArgumentError, GalleryError, ImageError
@@ -104,7 +104,7 @@ class _Run:
             return
         for path, result in self.done:
             for warning in result.warnings:
-                typer.echo(printable(f"warning: {path}: {warning}"), err=True)
+                print_warning(f"{path}: {warning}")
         for _, path, why in self.failed:
             where = "" if str(path) in why else f"{path}: "
             print_error(where + why)

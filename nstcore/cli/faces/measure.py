@@ -242,15 +242,29 @@ def _alone(reset: bool, head_from: Path | None, more: bool) -> None:
 
 
 def _keep_head(gallery: Path, file: Path, encoder: Path | None, as_json: bool) -> None:
-    from nstcore.faces import load_head
+    from nstcore.faces import load_encoder, load_head
 
     head = load_head(file)
+    if encoder is not None and not gallery.exists():  # before a gallery is made
+        chosen = load_encoder(encoder)
+        _check_head(head, file, f"the encoder {encoder}", chosen.digest, chosen.size)
     with open_gallery(gallery, create=encoder is not None, encoder=encoder) as opened:
+        _check_head(head, file, f"the gallery {gallery}", opened.digest, opened.size)
         opened.set_head(head)
         model = opened.model
     facts = {"gallery": str(gallery), "head": {"form": head.form, "encoder": head.encoder}}
     words = printable(f"{gallery}: the verification head of {file} gives the probabilities now, for {model}")
     typer.echo(json.dumps(facts, indent=2) if as_json else words)
+
+
+def _check_head(head: VerificationHead, file: Path, other: str, digest: str, size: int) -> None:
+    """Raise, with whose head it is, unless it is for these encodings."""
+    if (head.encoder, head.size) != (digest, size):
+        whose = "no encoder that it names" if head.encoder is None else f"the encoder {head.encoder[:12]}"
+        raise ArgumentError(
+            f"[calibrate] {file} is the head of {whose} ({head.size} numbers), got {other}, whose encodings are those "
+            f"of {digest[:12]} ({size} numbers); encodings of different encoders cannot be compared"
+        )
 
 
 def _reset(gallery: Path, as_json: bool) -> None:

@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from nstcore.cli import _stop, print_error
+from nstcore.cli import _stop, print_warning
+from nstcore.cli.faces import train_options as of
+from nstcore.cli.faces.train_options import CHANGES, DEFAULT
 from nstcore.errors import ArgumentError, NonFiniteError
 
 _COLUMNS = ("step", "loss", "active", "d² one", "d² two", "gradient", "EER", "one-shot", "threshold", "s")
@@ -21,47 +23,46 @@ _SHOWN = 12  # rows of the live table
 
 
 def train(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A folder of folders, one a class.", show_default=False)
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The encoder to write: .npz")] = Path("encoder.npz"),
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="The small network, untrained (default).")
-    ] = False,
-    fine_tune: Annotated[bool, typer.Option("--fine-tune", help="The face encoder's last layers.")] = False,
-    start: Annotated[Path | None, typer.Option("--from", help="Go on from an encoder of an earlier training.")] = None,
-    last: Annotated[int, typer.Option(min=1, help="Layers that --fine-tune trains.")] = 2,
-    align: Annotated[
-        bool, typer.Option("--align/--no-align", help="Find and turn faces; --no-align for any other classes.")
-    ] = True,
-    loss: Annotated[str, typer.Option(help="triplet, contrastive or logistic.")] = "triplet",
-    mining: Annotated[
-        str, typer.Option(help="batch_all, semi_hard, batch_hard, distance_weighted or random.")
-    ] = "semi_hard",
-    margin: Annotated[float, typer.Option(help="Alpha: a squared distance; of pairs a distance.")] = 0.2,
-    steps: Annotated[int, typer.Option(min=1, help="At most.")] = 600,
-    people: Annotated[int, typer.Option(min=2, help="Classes in a batch.")] = 16,
-    photos: Annotated[int, typer.Option(min=2, help="Photographs of each.")] = 4,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 1e-3,
-    warm_up: Annotated[int, typer.Option(min=0, help="Steps until the rate is reached.")] = 20,
-    validation: Annotated[float, typer.Option(help="Share of the classes that is not trained on.")] = 0.2,
-    patience: Annotated[int, typer.Option(min=0, help="Looks without a better one before it stops; 0: never.")] = 8,
-    every: Annotated[int, typer.Option("--evaluate-every", min=1, help="Steps between two looks.")] = 25,
-    size: Annotated[int, typer.Option(min=1, help="Numbers in an encoding, from scratch.")] = 128,
-    side: Annotated[int, typer.Option(help="Pixels of a chip, from scratch; a multiple of 16.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
-    head: Annotated[Path | None, typer.Option(help="Write the head of --loss logistic: .npz")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Write the state here at every look.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue the run of this state, bit for bit.")] = None,
-    history: Annotated[Path | None, typer.Option(help="Write every step: .csv")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw losses and errors: .png, .jpg or .webp")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
+    folder: of.Folder,
+    output: of.Output = Path("encoder.npz"),
+    from_scratch: of.FromScratch = False,
+    fine_tune: of.FineTune = False,
+    start: of.From = None,
+    last: of.Last = 2,
+    align: of.Align = None,
+    loss: of.Loss = DEFAULT.loss,
+    mining: of.Mining = DEFAULT.mining,
+    margin: of.Margin = None,
+    steps: of.Steps = DEFAULT.steps,
+    people: of.People = DEFAULT.people,
+    photos: of.Photos = DEFAULT.photos,
+    learning_rate: of.LearningRate = DEFAULT.learning_rate,
+    weight_decay: of.WeightDecay = DEFAULT.weight_decay,
+    warm_up: of.WarmUp = DEFAULT.warm_up,
+    clip: of.Clip = DEFAULT.clip,
+    flip: of.Flip = CHANGES.flip,
+    shift: of.Shift = CHANGES.shift,
+    scale: of.Scale = CHANGES.scale,
+    light: of.Light = CHANGES.light,
+    validation: of.Validation = DEFAULT.validation,
+    patience: of.Patience = DEFAULT.patience,
+    every: of.Every = DEFAULT.evaluate_every,
+    size: of.Size = 128,
+    side: of.Side = 64,
+    seed: of.Seed = DEFAULT.seed,
+    head: of.Head = None,
+    checkpoint: of.Checkpoint = None,
+    resume: of.Resume = None,
+    history: of.History = None,
+    plot: of.Plot = None,
+    as_json: of.AsJson = False,
 ) -> int:
     """Train an encoder that puts pictures of one class close together, and those of two apart.
 
     nst faces train photos/ -o encoder.npz
 
-    Ctrl-C ends the run and writes what was reached (exit code 130); so does SIGTERM (143).
+    Ctrl-C ends the run and writes what was reached (exit code 130); so does SIGTERM (143). Warnings and the table go to
+    standard error.
     """
     if from_scratch + fine_tune + (start is not None) > 1:
         raise ArgumentError("[train] expects one of --from-scratch, --fine-tune and --from, got several")
@@ -72,14 +73,16 @@ def train(
     origin: str | Path = "fine-tune" if fine_tune else start if start is not None else "scratch"
     options: dict[str, Any] = {
         "start": origin, "last": last, "align": align, "size": size, "side": side, "checkpoint": checkpoint,
-        "resume": resume, "loss": loss, "mining": mining, "margin": margin, "steps": steps, "people": people,
-        "photos": photos, "learning_rate": learning_rate, "warm_up": warm_up, "validation": validation,
+        "resume": resume, "loss": loss, "mining": mining, "steps": steps, "people": people,
+        "photos": photos, "learning_rate": learning_rate, "weight_decay": weight_decay, "warm_up": warm_up,
+        "clip": clip, "flip": flip, "shift": shift, "scale": scale, "light": light, "validation": validation,
         "patience": patience, "evaluate_every": every, "seed": seed,
     }  # fmt: skip
+    options |= {} if margin is None else {"margin": margin}
     from nstcore.faces import train_encoder
 
     try:
-        with _progress(steps, quiet=as_json) as (reading, show):
+        with _progress(steps, every, quiet=as_json) as (reading, show):
             trained = train_encoder(folder, callback=show, progress=reading, **options)
     except NonFiniteError as error:
         if error.result is not None:
@@ -117,13 +120,13 @@ def _finish(
         if history:
             report.write_csv(history, trained.history)
         if plot:
-            images.save(plot, report.draw(trained.history))
+            images.save(plot, report.draw(trained.history, trained.before))
     written = str(output) if trained.history else None
     if as_json:
-        typer.echo(json.dumps({"output": written, **facts}, indent=2))
+        typer.echo(json.dumps({"output": written, **facts, "warnings": report.notices(trained)}, indent=2))
     else:
         for line in report.notices(trained):
-            print_error(line) if line == report.COLLAPSED else typer.echo(line)
+            print_warning(line)
         typer.echo(f"{output}: {report.sentence(trained)}" if written else f"{output}: nothing was written")
     return _stop.code() if trained.stopped == "interrupted" else 0
 
@@ -133,14 +136,17 @@ Reading = Callable[[int, int], None]
 
 
 @contextmanager
-def _progress(steps: int, quiet: bool) -> Iterator[tuple[Reading, Show]]:
-    """Functions that show how far reading is and what a step was: a live table on a terminal, else lines."""
+def _progress(steps: int, every: int, quiet: bool) -> Iterator[tuple[Reading, Show]]:
+    """Functions that show how far reading is and what a step was: a live table on a terminal, else lines.
+
+    A row stays, and a line is printed, of every `every` steps and of the last.
+    """
     from rich.console import Console
     from rich.live import Live
 
     console = Console(stderr=True, quiet=quiet)
     if not console.is_terminal:
-        yield lambda done, total: None, lambda row: _line(console, row)
+        yield lambda done, total: None, lambda row: _line(console, row, steps, every)
         return
     rows: list[Any] = []
     losses: list[float] = []
@@ -150,7 +156,7 @@ def _progress(steps: int, quiet: bool) -> Iterator[tuple[Reading, Show]]:
             live.update(f"reading photographs: {done} of {total}" if done < total else "preparing the photographs")
 
         def show(row: Any) -> None:
-            if rows and rows[-1].eer is None:
+            if rows and rows[-1].step % every:
                 rows.pop()  # the step before, of which nothing but its losses is known
             rows.append(row)
             losses.append(row.loss)
@@ -159,9 +165,9 @@ def _progress(steps: int, quiet: bool) -> Iterator[tuple[Reading, Show]]:
         yield reading, show
 
 
-def _line(console: Any, row: Any) -> None:
-    """Where no table can be drawn (a log, a pipe): a line for each look at the people not trained on."""
-    if row.eer is not None or row.step == 1:
+def _line(console: Any, row: Any, steps: int, every: int) -> None:
+    """Where no table can be drawn (a log, a pipe)."""
+    if row.step % every == 0 or row.step in (1, steps):
         cells = zip(_COLUMNS, _cells(row), strict=True)
         console.print("  ".join(f"{name} {cell}" for name, cell in cells if cell), highlight=False)
 
