@@ -44,6 +44,8 @@ _LIKE = ("dtype", "order", "subok", "shape")
 # What CuPy's functions of these names take after their first argument: less than NumPy's.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "argmax": _SUM,
+    "argpartition": ("kth", "axis"),
+    "argsort": ("axis", "kind"),
     "broadcast_to": ("shape",),
     "concatenate": ("axis", "out", "dtype", "casting"),
     "expand_dims": ("axis",),
@@ -58,6 +60,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "split": ("indices_or_sections", "axis"),
     "stack": ("axis", "out", "dtype", "casting"),
     "sum": _SUM,
+    "take_along_axis": ("indices", "axis"),
     "swapaxes": ("axis1", "axis2"),
     "transpose": ("axes",),
     "where": ("x", "y"),

@@ -350,7 +350,16 @@ def test_the_stand_in_has_nothing_that_cupy_lacks() -> None:
     special = ("get", "data", "__array_ufunc__", "__array_function__", "__cuda_array_interface__")
     for name in (*special, *cupy.ATTRIBUTES):
         assert hasattr(real.ndarray, name)
-    assert callable(real.cuda.is_available)
+    for name in ("Device", "Event", "get_elapsed_time", "is_available", "compiler.CompileException"):
+        assert callable(attrgetter(name)(real.cuda))
+    for name in ("driver.CUDADriverError", "runtime.CUDARuntimeError", "memory.OutOfMemoryError"):
+        assert set(attrgetter(name)(cupy.cuda).__mro__[1:]) <= set(attrgetter(name)(real.cuda).__mro__)
+    assert all(hasattr(real.cuda.runtime, name) for name in vars(cupy.cuda.runtime))
+    for kind in ("Device", "Event"):
+        known = [name for name in vars(getattr(cupy.cuda, kind)) if not name.startswith("_")]
+        assert all(hasattr(getattr(real.cuda, kind), name) for name in known)
+    pool = real.get_default_memory_pool()
+    assert all(hasattr(pool, name) for name in vars(cupy.get_default_memory_pool()))
     for name, known in cupy.FUNCTIONS.items():
         takes = inspect.signature(attrgetter(name)(real)).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
