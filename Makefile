@@ -35,9 +35,7 @@ mutate: $(VENV)/.test  ## change the CUDA kernels one place at a time; shows wha
 	@$(ONE_THREAD) PYTHONPATH=tests $(PY) -m cuda_on_cpu.mutate $(ARGS)
 
 gpu-check: $(VENV)/.test  ## on a machine with a GPU: the kernels' tests under each tool of compute-sanitizer
-	@for tool in memcheck racecheck initcheck synccheck; do \
-		compute-sanitizer --tool $$tool --error-exitcode 9 $(PY) -m pytest -q -m gpu tests/kernels $(ARGS) || exit 1; \
-	done
+	@sh tools/gpu_check.sh $(PY) $(ARGS)
 
 bench: $(VENV)/.built  ## run the benchmarks (ARGS="--profile full")
 	@for file in benchmarks/*_bench.py; do $(PY) $$file $(ARGS) || exit 1; echo; done

@@ -1,14 +1,17 @@
 """Builds nstcore._native with CMake; everything else about the package stands in pyproject.toml.
 
 ``NSTCORE_BUILD_DIR`` names a folder that keeps the object files, so that a second build compiles only what changed.
+Where nvcc is installed, a wheel carries the CUDA kernels compiled, too; ``NSTCORE_FATBINS=0`` leaves that out.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pybind11
 from setuptools import Extension, setup
@@ -37,7 +40,7 @@ class CMakeBuild(build_ext):
 
 
 class WithKernels(build_py):
-    """Puts the CUDA sources into the package, as ``nstcore/csrc``: they are compiled where there is a GPU."""
+    """Puts the CUDA sources into the package, as ``nstcore/csrc``, and beside them what nvcc makes of them."""
 
     def run(self) -> None:
         super().run()
@@ -47,6 +50,17 @@ class WithKernels(build_py):
             target = Path(self.build_lib) / "nstcore" / source.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             self.copy_file(str(source), str(target))
+        _fatbin().compile_kernels(ROOT / "csrc", Path(self.build_lib) / "nstcore" / "csrc")
+
+
+def _fatbin() -> ModuleType:
+    """`nstcore.backend.fatbin`, without its package, which is not built yet."""
+    spec = importlib.util.spec_from_file_location("fatbin", ROOT / "nstcore" / "backend" / "fatbin.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 setup(

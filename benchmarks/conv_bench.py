@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness import FULL, Bench, Contender  # first: it sets the threads of all libraries
+from harness import ARGS, FULL, MACHINE, ON_GPU, TINY, Bench, Contender  # first: it sets the threads of all libraries
 
 import numpy as np  # isort: skip
 
@@ -40,6 +40,7 @@ LAYERS = (
 )  # fmt: skip
 OTHERS = (Layer(3, 64, 512), Layer(256, 256, 64, kernel=1), Layer(64, 128, 128, stride=2), Layer(3, 32, 150, 7, 2))
 FAST = (LAYERS[2], LAYERS[4], LAYERS[6], OTHERS[0])
+SMALL = (Layer(5, 66, 9), Layer(3, 8, 11, 7, 2))
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ class Sample:
     """Arrays of one layer: picture, weights, gradient of the result."""
 
     layer: Layer
-    x: np.ndarray
-    w: np.ndarray
-    dy: np.ndarray
+    x: Any
+    w: Any
+    dy: Any
 
     @classmethod
     def of(cls, layer: Layer) -> Sample:
@@ -61,6 +62,10 @@ class Sample:
         side = (layer.side + 2 * layer.padding - layer.kernel) // layer.stride + 1
         dy = rng.standard_normal((1, side, side, layer.filters), np.float32)
         return cls(layer, x, w / np.sqrt(np.float32(depth)), dy)
+
+    def placed(self) -> Sample:
+        """The same where the work is done."""
+        return Sample(self.layer, *(MACHINE.place(a) for a in (self.x, self.w, self.dy)))
 
     def forward(self, dtype: str = "float32") -> Any:
         """The result of our convolution."""
@@ -82,7 +87,7 @@ class Sample:
         return y.data, x.grad
 
 
-def input_gradient(x: nst.Tensor, y: nst.Tensor, dy: np.ndarray) -> np.ndarray:
+def input_gradient(x: nst.Tensor, y: nst.Tensor, dy: Any) -> Any:
     """Gradient of the input; the tape is kept for the next time."""
     x.zero_grad()
     y.backward(dy, retain_graph=True)
@@ -99,15 +104,42 @@ def by_numpy(sample: Sample) -> tuple[Contender, Contender]:
         with nst.use_backend("reference"):
             return sample.forward()
 
-    return Contender("numpy", forward), Contender("numpy", lambda: input_gradient(x, y, sample.dy))
+    name = "numpy on the processor" if ON_GPU else "numpy"
+    backward = Contender(name, lambda: input_gradient(x, y, sample.dy), on_host=ON_GPU)
+    return Contender(name, forward, on_host=ON_GPU), backward
+
+
+def by_cupy(sample: Sample) -> tuple[Contender, Contender]:
+    """One matrix product a tap, by CuPy: it has no convolution of its own."""
+    layer = sample.layer
+    x, w, dy = np.pad(sample.x, ((0, 0), *[(layer.padding, layer.padding)] * 2, (0, 0))), sample.w, sample.dy
+    last = [(size - 1) * layer.stride + 1 for size in dy.shape[1:3]]
+    taps = [
+        (r, s, (slice(None), slice(r, r + last[0], layer.stride), slice(s, s + last[1], layer.stride)))
+        for r in range(layer.kernel)
+        for s in range(layer.kernel)
+    ]
+
+    def forward() -> Any:
+        return sum((x[window] @ w[:, r, s].T for r, s, window in taps[1:]), x[taps[0][2]] @ w[:, 0, 0].T)
+
+    def backward() -> Any:
+        dx = np.zeros_like(x)
+        for r, s, window in taps:
+            dx[window] += dy @ w[:, r, s]
+        inside = slice(layer.padding, layer.padding + layer.side)
+        return dx[:, inside, inside]
+
+    return Contender("cupy, by taps", forward), Contender("cupy, by taps", backward)
 
 
 def by_torch(torch: Any, sample: Sample, memory_format: Any, name: str) -> tuple[Contender, Contender]:
-    """PyTorch's convolution with arrays laid out as `memory_format`."""
-    layer = sample.layer
+    """PyTorch's convolution with arrays laid out as `memory_format`; its bf16 is of arrays of that type."""
+    layer, rounded = sample.layer, ARGS.precision == "bf16"
 
     def convert(a: np.ndarray) -> Any:
-        return torch.from_numpy(a).permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
+        placed = torch.from_numpy(a).to(MACHINE.torch_device, torch.bfloat16 if rounded else torch.float32)
+        return placed.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
 
     x, w, dy = convert(sample.x), convert(sample.w), convert(sample.dy)
     x.requires_grad_(True)
@@ -119,7 +151,7 @@ def by_torch(torch: Any, sample: Sample, memory_format: Any, name: str) -> tuple
             return conv(x, w, stride=layer.stride, padding=layer.padding)
 
     def nhwc(t: Any) -> tuple[np.ndarray]:
-        return (t.permute(0, 2, 3, 1).numpy(),)
+        return (t.permute(0, 2, 3, 1).float().cpu().numpy(),)
 
     return (
         Contender(name, forward, nhwc),
@@ -131,11 +163,12 @@ def measure(bench: Bench, layer: Layer) -> None:
     """Forward and gradient of the input for one layer."""
     sample = Sample.of(layer)
     y_exact, dx_exact = sample.reference()
-    x, y = sample.taped()
-    pairs = [
-        (Contender("nstcore", sample.forward), Contender("nstcore", lambda: input_gradient(x, y, sample.dy))),
-    ]
-    if layer in FAST:  # one matrix product a tap: too slow for the rest
+    at = sample.placed()
+    x, y = at.taped()
+    pairs = [(Contender("nstcore", at.forward), Contender("nstcore", lambda: input_gradient(x, y, at.dy)))]
+    if ON_GPU:
+        pairs.append(by_cupy(at))
+    if layer in (*FAST, *SMALL) and (ARGS.numpy or not ON_GPU):  # one matrix product a tap: too slow for the rest
         pairs.append(by_numpy(sample))
     if torch := bench.libraries["torch"]:
         pairs.append(by_torch(torch, sample, torch.contiguous_format, "torch NCHW"))
@@ -167,7 +200,7 @@ def main() -> None:
     """Measure VGG's layers, and in the full profile the other kinds."""
     bench = Bench("conv", ["torch"])
     with reuse():  # as in a style transfer
-        for layer in (*LAYERS, *OTHERS) if FULL else FAST:
+        for layer in SMALL if TINY else (*LAYERS, *OTHERS) if FULL else FAST:
             measure(bench, layer)
     bench.finish()
     summarise(bench)

@@ -15,17 +15,30 @@ EXTRA = {
     "gallery_bench": {"--small": "100,000 people alone"},
     "style_bench": {"--to-loss": "time to the loss that PyTorch's L-BFGS reaches in 300 evaluations, nothing else"},
 }
+# The files whose work is that of CUDA kernels; they alone know small sizes, too, on which the emulator can run them.
+ON_DEVICES = ("conv_bench", "gram_bench", "pairwise_bench", "style_bench", "triplet_bench")
+PRECISIONS = ("float32", "tf32", "tf32x3", "bf16")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--profile", choices=("fast", "full"), default="fast", help="fewer shapes and rounds, or all")
+    name = Path(sys.argv[0]).stem
+    profiles = ("fast", "full", "tiny") if name in ON_DEVICES else ("fast", "full")
+    parser.add_argument("--profile", choices=profiles, default="fast", help="fewer shapes and rounds, all, or small")
+    parser.set_defaults(backend="cpu", precision="float32", numpy=False)
+    if name in ON_DEVICES:
+        parser.add_argument("--backend", choices=("cpu", "cuda"), help="where nstcore and its competitors compute")
+        parser.add_argument("--precision", choices=PRECISIONS, help="of products of float32 on a GPU, and of PyTorch's")
+        parser.add_argument("--numpy", action="store_true", help="beside a GPU also NumPy on the processor")
     parser.add_argument("--threads", type=int, default=2, help="threads for every competitor")
     parser.add_argument("--isa", choices=("base", "avx2", "avx512"), help="hold every competitor to this set")
     parser.add_argument("--json", metavar="FILE", help="also write the table and the machine to this file")
-    for option, what in EXTRA.get(Path(sys.argv[0]).stem, {}).items():
+    for option, what in EXTRA.get(name, {}).items():
         parser.add_argument(option, action="store_true", help=what)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.backend == "cpu" and (arguments.precision != "float32" or arguments.numpy):
+        parser.error("--precision and --numpy go with --backend cuda")
+    return arguments
 
 
 ARGS = _arguments()
@@ -39,29 +52,46 @@ os.environ.update({f"{name}_NUM_THREADS": str(ARGS.threads) for name in ("OMP", 
 os.environ.update(HOLD_BACK.get(ARGS.isa, {}))
 # A waiting thread of OpenBLAS spins for 2 to this power of cycles: by default long enough to slow its successors down.
 os.environ["OPENBLAS_THREAD_TIMEOUT"] = "16"
+ON_GPU = ARGS.backend == "cuda"
+if ON_GPU:
+    emulated = os.environ.get("NSTCORE_BACKEND") == "cuda-on-cpu"
+    os.environ["NSTCORE_BACKEND"] = "cuda-on-cpu" if emulated else "cuda"
+    os.environ["NSTCORE_PRECISION"] = ARGS.precision
 if ARGS.isa:
     os.environ["NSTCORE_ISA"] = ARGS.isa
     os.environ["FAISS_OPT_LEVEL"] = {"base": "generic", "avx2": "avx2"}.get(ARGS.isa, "avx512")
 
 import json  # noqa: E402
-import platform  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
-from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from dataclasses import asdict, dataclass, field  # noqa: E402
 from importlib import import_module  # noqa: E402
 from importlib.metadata import PackageNotFoundError, version  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
+from machines import Device, Processor  # noqa: E402
 
 import nstcore as nst  # noqa: E402
+from nstcore.backend.arrays import to_host  # noqa: E402
+from nstcore.errors import BackendUnavailable  # noqa: E402
 
-FULL = ARGS.profile == "full"
-ROUNDS, SECONDS = (9, 4.0) if FULL else (5, 1.5)  # at least so many rounds, and about so long, for each piece of work
+FULL, TINY = ARGS.profile == "full", ARGS.profile == "tiny"
+# At least so many rounds, and about so long, for each piece of work.
+ROUNDS, SECONDS = {"full": (9, 4.0), "fast": (5, 1.5), "tiny": (1, 0.0)}[ARGS.profile]
 MOST_ROUNDS = 200
-LEAST_SAMPLE = 5e-3  # a sample repeats a short call until it takes this long
-PAUSE = 1e-2  # lets the last competitor's threads stop spinning: they wait some milliseconds for more work
+
+
+def _machine() -> Any:
+    if not ON_GPU:
+        return Processor(ARGS.threads, TINY)
+    try:
+        return Device(os.environ["NSTCORE_BACKEND"], ARGS.precision, TINY)
+    except BackendUnavailable as error:
+        raise SystemExit(f"{Path(sys.argv[0]).stem}: {error}") from None
+
+
+MACHINE = _machine()
 
 
 @dataclass(frozen=True)
@@ -71,6 +101,7 @@ class Contender:
     name: str
     run: Callable[[], Any]
     result: Callable[[Any], Sequence[Any]] = lambda value: value if isinstance(value, tuple) else (value,)
+    on_host: bool = False  # computes on the processor, where the others do on a GPU
 
 
 @dataclass
@@ -98,6 +129,8 @@ def optional(name: str) -> Any:
         return None
     if name == "torch":
         module.set_num_threads(ARGS.threads)
+        module.backends.cudnn.benchmark = True  # chooses its algorithm in the warm-up
+        module.backends.cudnn.allow_tf32 = module.backends.cuda.matmul.allow_tf32 = ARGS.precision == "tf32"
     if name == "faiss":
         module.omp_set_num_threads(ARGS.threads)
     return module
@@ -109,9 +142,17 @@ class Bench:
     def __init__(self, title: str, libraries: Sequence[str] = ()) -> None:
         self.title = title
         self.rows: list[Row] = []
-        self.libraries = {name: optional(name) for name in libraries}
-        self.peaks = [measure_peak()]
-        missing = [name for name, module in self.libraries.items() if module is None]
+        self.libraries: dict[str, Any] = dict.fromkeys(libraries)
+        if MACHINE.note:
+            print(MACHINE.note)
+        else:  # beside the emulator they would compute on the processor
+            self.libraries = {name: optional(name) for name in libraries}
+        missing = [name for name, module in self.libraries.items() if module is None and not MACHINE.note]
+        torch = self.libraries.get("torch")
+        if ON_GPU and torch and not torch.cuda.is_available():
+            print("this PyTorch has no CUDA, so not compared")
+            self.libraries["torch"] = None
+        self.peaks = [MACHINE.peak()]
         if missing:
             print(f"not installed, so not compared: {', '.join(missing)} (pip install 'nstcore[bench]')")
 
@@ -131,7 +172,7 @@ class Bench:
         """
         print(f"{self.title}: {work} ...", file=sys.stderr, flush=True)
         errors = [_error(c.result(c.run()), reference) for c in contenders]  # the first call warms up, too
-        repeats = [_repeats(c.run) for c in contenders]
+        repeats = [MACHINE.repeats(c.run) for c in contenders]
         samples = _take_turns(contenders, repeats)
         ours = np.array(samples[0])
         for contender, times, error in zip(contenders, samples, errors, strict=True):
@@ -143,11 +184,12 @@ class Bench:
 
     def finish(self) -> None:
         """Print the table, and write it where --json says."""
-        self.peaks.append(measure_peak())
+        self.peaks.append(MACHINE.peak())
         gflops, gbytes = (max(peak[i] for peak in self.peaks) for i in (0, 1))
         machine = describe_machine(gflops, gbytes, self.libraries)
         print(f"\n{self.title}: {', '.join(f'{key} {value}' for key, value in machine.items())}")
-        print(f"Peak is a {PRODUCT}x{PRODUCT} float32 matrix product, bandwidth a large copy, both by NumPy.\n")
+        side, by = MACHINE.product, MACHINE.by
+        print(f"Peak is a {side}x{side} float32 matrix product, bandwidth a large copy, both by {by}.\n")
         _print_table(self.rows, gflops, gbytes)
         if ARGS.json:
             report = {"title": self.title, "machine": machine, "rows": [asdict(row) for row in self.rows]}
@@ -163,19 +205,8 @@ def _take_turns(contenders: Sequence[Contender], repeats: Sequence[int]) -> list
             break
         order = range(len(contenders))
         for i in order if round_number % 2 == 0 else reversed(order):
-            time.sleep(PAUSE)
-            contenders[i].run()  # wakes its threads, and memory that a virtual machine took back while it lay idle
-            start = time.perf_counter()
-            for _ in range(repeats[i]):
-                contenders[i].run()
-            samples[i].append((time.perf_counter() - start) / repeats[i] * 1e3)
+            samples[i].append(MACHINE.sample(contenders[i].run, repeats[i], contenders[i].on_host))
     return samples
-
-
-def _repeats(run: Callable[[], Any]) -> int:
-    start = time.perf_counter()
-    run()
-    return max(1, int(np.ceil(LEAST_SAMPLE / max(time.perf_counter() - start, 1e-7))))
 
 
 def _error(results: Sequence[Any], reference: Sequence[Any] | None) -> float | None:
@@ -184,33 +215,12 @@ def _error(results: Sequence[Any], reference: Sequence[Any] | None) -> float | N
         return None
     worst = 0.0
     for got, exact in zip(results, reference, strict=True):
-        values = np.asarray(got)
+        values = to_host(got)
         if values.shape != np.shape(exact):
             raise ValueError(f"a result has shape {values.shape}, its reference {np.shape(exact)}")
         gap = np.max(np.abs(values.astype(np.float64) - exact), initial=0.0)
         worst = max(worst, float(gap / max(np.max(np.abs(exact), initial=0.0), 1e-300)))
     return worst
-
-
-PRODUCT = 2048
-
-
-def measure_peak() -> tuple[float, float]:
-    """GFLOP/s of a large matrix product and GB/s of a large copy: what this machine gives, whatever we do."""
-    a = np.ones((PRODUCT, PRODUCT), np.float32)
-    out = np.empty_like(a)
-    source, target = np.ones(1 << 26, np.float32), np.zeros(1 << 26, np.float32)
-    parts = list(zip(np.array_split(target, ARGS.threads), np.array_split(source, ARGS.threads), strict=True))
-    with ThreadPoolExecutor(ARGS.threads) as pool:
-        product = min(_seconds(lambda: np.matmul(a, a, out=out)) for _ in range(6))
-        copy = min(_seconds(lambda: list(pool.map(lambda part: np.copyto(*part), parts))) for _ in range(6))
-    return 2 * PRODUCT**3 / product / 1e9, 2 * source.nbytes / copy / 1e9
-
-
-def _seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def describe_machine(gflops: float, gbytes: float, libraries: dict[str, Any]) -> dict[str, Any]:
@@ -219,9 +229,7 @@ def describe_machine(gflops: float, gbytes: float, libraries: dict[str, Any]) ->
     for name in (name for name, module in libraries.items() if module is not None):
         versions[name] = getattr(libraries[name], "__version__", None) or _version(name)
     return {
-        "cpu": _cpu_name(),
-        "isa": nst.get_isa(),
-        "threads": ARGS.threads,
+        **MACHINE.describe(),
         "peak_gflops": round(gflops),
         "bandwidth_gbytes": round(gbytes, 1),
         **versions,
@@ -233,14 +241,6 @@ def _version(name: str) -> str:
         return version(name.replace("_", "-"))
     except PackageNotFoundError:
         return "?"
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _print_table(rows: Sequence[Row], gflops: float, gbytes: float) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness import ARGS, FULL, Bench, Contender  # first: it sets the threads of all libraries
+from harness import ARGS, FULL, MACHINE, ON_GPU, TINY, Bench, Contender  # first: it sets the threads of all libraries
 
 import resource  # isort: skip
 import subprocess
@@ -28,9 +28,10 @@ from nstcore.models.vgg_layout import convolutions
 from nstcore.style.objective import Objective
 from nstcore.style.settings import Settings
 
-STYLE = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
-CONTENT = "conv4_2"
-LAST = "conv5_1"
+STYLE: tuple[str, ...] = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+CONTENT, LAST = "conv4_2", "conv5_1"
+if TINY:
+    STYLE, CONTENT, LAST = STYLE[:2], "conv2_2", "conv2_2"
 RATE = 0.02
 EVALUATIONS = 300
 FIRST_STEPS = 2  # they touch fresh memory
@@ -52,9 +53,10 @@ def ours(side: int) -> Callable[[], float]:
 def our_loss(side: int) -> tuple[nst.Tensor, Callable[[], float]]:
     """The picture, and a function that computes its loss and gradient."""
     content, style = pictures(side)
-    settings = Settings(size=side, content_weight=1.0, style_weight=1.0)
-    objective = Objective(nst.models.vgg16(), content, [style], settings)
-    pixels = nst.tensor(content[None], requires_grad=True)
+    layers = {"style_layers": list(STYLE), "content_layers": [CONTENT]}
+    settings = Settings(size=side, content_weight=1.0, style_weight=1.0, **layers)  # type: ignore[arg-type]
+    objective = Objective(nst.models.vgg16().to(MACHINE.backend), content, [style], settings)
+    pixels = nst.tensor(MACHINE.place(content[None]), requires_grad=True)
     return pixels, lambda: objective.evaluate(pixels).total
 
 
@@ -75,12 +77,16 @@ class TorchStep:
     def __init__(self, torch: Any, side: int, channels_last: bool) -> None:
         self.torch, self.f = torch, torch.nn.functional
         order = torch.channels_last if channels_last else torch.contiguous_format
-        self.place = lambda a: torch.from_numpy(np.ascontiguousarray(a.transpose(0, 3, 1, 2))).contiguous(
-            memory_format=order
-        )
+
+        def place(a: np.ndarray) -> Any:
+            placed = torch.from_numpy(np.ascontiguousarray(a.transpose(0, 3, 1, 2))).to(MACHINE.torch_device)
+            return placed.contiguous(memory_format=order)
+
+        self.place = place
+        self.means = torch.tensor([103.939, 116.779, 123.68], device=MACHINE.torch_device).reshape(1, 3, 1, 1)
         net = nst.models.vgg16()
         self.layers = {
-            name: (self.place(layer.weight.data), torch.from_numpy(layer.bias.data))
+            name: (self.place(layer.weight.data), torch.from_numpy(layer.bias.data).to(MACHINE.torch_device))
             for name, layer in net.convolutions.items()
         }
         content, style = (self.place(p[None]) for p in pictures(side))
@@ -91,7 +97,7 @@ class TorchStep:
         self.adam = torch.optim.Adam([self.pixels], lr=RATE)
 
     def features(self, x: Any) -> dict[str, Any]:
-        x = x.flip(1) * 255 - self.torch.tensor([103.939, 116.779, 123.68]).reshape(1, 3, 1, 1)
+        x = x.flip(1) * 255 - self.means
         found = {}
         for name, (w, b) in self.layers.items():
             if name.endswith("_1") and name != "conv1_1":
@@ -114,7 +120,7 @@ class TorchStep:
         for name in STYLE:
             _, c, h, w = found[name].shape
             gap = (self.gram(found[name]) - self.grams[name]) / (2 * h * w * c)
-            loss = loss + 0.2 * (gap * gap).sum()
+            loss = loss + (gap * gap).sum() / len(STYLE)
         return loss
 
     def __call__(self) -> float:
@@ -246,6 +252,8 @@ def contender(name: str, side: int) -> Callable[[], float]:
 
 def main() -> None:
     """Measure the step at 256 and 512 px, then memory, page faults and threads; or the time to a loss."""
+    if ARGS.to_loss and (ON_GPU or TINY):
+        raise SystemExit("style_bench: --to-loss is of the processor, and needs a real size")
     if ARGS.to_loss:
         in_reuse(time_to_loss, 512 if FULL else 256)
         return
@@ -253,12 +261,15 @@ def main() -> None:
     names = ["nstcore"] + (["torch", "torch channels-last"] if bench.libraries["torch"] else [])
     in_reuse(measure_steps, bench, names)
     bench.finish()
-    measure_processes(names)
+    if ON_GPU:
+        print(f"\nmemory that CuPy's pool holds: {MACHINE.memory() / 2**20:.0f} MB")
+    elif not TINY:
+        measure_processes(names)
 
 
 def measure_steps(bench: Bench, names: list[str]) -> None:
     """The contenders in turns, at each size."""
-    for side in (128, 256, 512) if FULL else (256, 512):
+    for side in (32,) if TINY else (128, 256, 512) if FULL else (256, 512):
         steps = {name: contender(name, side) for name in names}
         first = [step() for step in steps.values()]
         print(f"loss at the start: {', '.join(f'{n} {v:.7g}' for n, v in zip(names, first, strict=True))}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness import FULL, Bench, Contender  # first: it sets the threads of all libraries
+from harness import ARGS, FULL, MACHINE, ON_GPU, TINY, Bench, Contender  # first: it sets the threads of all libraries
 
 import numpy as np  # isort: skip
 
 import nstcore as nst
+from nstcore.backend.arrays import to_host
 
 WIDTH = 128
 PER_CLASS = 4
@@ -17,9 +18,10 @@ MARGIN = 0.2
 # Mining and batch sizes; NumPy forms every triplet, so it joins up to MOST_NUMPY.
 WORK = (("batch_all", 128), ("batch_all", 512), ("batch_hard", 512), ("semi_hard", 512), ("batch_all", 1024))
 MOST_NUMPY = 128
+SMALL = tuple((mining, 20) for mining in ("batch_all", "batch_hard", "semi_hard"))
 
 
-def native(z: np.ndarray, labels: np.ndarray, mining: str) -> tuple[np.ndarray, np.ndarray]:
+def native(z: Any, labels: Any, mining: str) -> tuple[Any, Any]:
     """Our loss, the mean over the active triplets, and its gradient."""
     t = nst.Tensor(z, requires_grad=True)
     loss = nst.ops.batch_triplet_loss(t, labels, margin=MARGIN, mining=mining, reduction="mean_active")
@@ -54,24 +56,27 @@ def measure(bench: Bench, mining: str, count: int) -> None:
     labels = np.repeat(np.arange(count // PER_CLASS), PER_CLASS)
     centres = rng.standard_normal((count // PER_CLASS, WIDTH))[labels]
     z = (0.6 * centres + rng.standard_normal((count, WIDTH))).astype(np.float32) / np.float32(np.sqrt(WIDTH))
-    contenders = [Contender("nstcore", lambda: native(z, labels, mining))]
+    at, of = MACHINE.place(z), MACHINE.place(labels)
+    contenders = [Contender("nstcore", lambda: native(at, of, mining))]
     exact = reference(z.astype(np.float64), labels, mining) if count <= MOST_NUMPY else None
-    if count <= MOST_NUMPY:
-        contenders.append(Contender("numpy", lambda: reference(z, labels, mining)))
+    if count <= MOST_NUMPY and (ARGS.numpy or not ON_GPU):
+        name = "numpy on the processor" if ON_GPU else "numpy"
+        contenders.append(Contender(name, lambda: reference(z, labels, mining), on_host=ON_GPU))
     if loss := by_metric_learning(bench.libraries, mining):
         torch = bench.libraries["torch"]
-        tz, tl = torch.from_numpy(z).requires_grad_(True), torch.from_numpy(labels)
+        tz, tl = (torch.from_numpy(a).to(MACHINE.torch_device) for a in (z, labels))
+        tz.requires_grad_(True)
 
         def run() -> Any:
             value = loss(tz, tl)
             return value.detach(), torch.autograd.grad(value, tz)[0]
 
-        theirs = tuple(t.numpy().astype(np.float64) for t in run())
-        value, gradient = native(z, labels, mining)
+        theirs = tuple(t.cpu().numpy().astype(np.float64) for t in run())
+        value, gradient = (to_host(a) for a in native(at, of, mining))
         np.testing.assert_allclose(value, theirs[0], rtol=1e-4)
         np.testing.assert_allclose(gradient, theirs[1], rtol=1e-3, atol=1e-5 * np.abs(theirs[1]).max())
         exact = exact or theirs
-        contenders.append(Contender("pytorch-metric-learning", run, lambda r: tuple(t.numpy() for t in r)))
+        contenders.append(Contender("pytorch-metric-learning", run, lambda r: tuple(t.cpu().numpy() for t in r)))
     # Distances by one symmetric product; the gradient by one product with the coefficients of the pairs, or, where
     # few triplets are chosen, by adding those.
     flops = (3.0 if mining == "batch_all" else 1.0) * count * count * WIDTH
@@ -82,7 +87,7 @@ def measure(bench: Bench, mining: str, count: int) -> None:
 def main() -> None:
     """Measure each mining."""
     bench = Bench("triplet", ["torch", "pytorch_metric_learning"])
-    for mining, count in WORK if FULL else WORK[:4]:
+    for mining, count in SMALL if TINY else WORK if FULL else WORK[:4]:
         measure(bench, mining, count)
     bench.finish()
 

@@ -6,7 +6,8 @@
     ├── ArgumentError(ValueError)      an option outside its range, or two that contradict
     ├── GradientError(ArithmeticError) a gradient that cannot be computed, or is wrong
     ├── NonFiniteError(ArithmeticError) a loss that became NaN or infinite
-    ├── BackendUnavailable             a backend that this machine does not have
+    ├── BackendUnavailable             a backend that this machine does not have, or that failed
+    │   └── DeviceMemoryError(MemoryError) an array for which the GPU has not the memory
     ├── WeightsError                   a weights file that is damaged, foreign or of another network
     ├── CheckpointError                a checkpoint that is damaged, or of another run
     ├── ImageError                     a picture that cannot be read, or must not be
@@ -50,7 +51,11 @@ class NonFiniteError(NstError, ArithmeticError):
 
 
 class BackendUnavailable(NstError, RuntimeError):
-    """A backend was asked for that this machine does not have; the message says why."""
+    """A backend was asked for that this machine does not have, or whose device failed; the message says why."""
+
+
+class DeviceMemoryError(BackendUnavailable, MemoryError):
+    """The memory of the GPU does not suffice."""
 
 
 class WeightsError(NstError, ValueError):

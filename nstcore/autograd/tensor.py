@@ -210,7 +210,8 @@ def _deliver(leaf: Tensor, grad: NDArray[Any], owned: bool) -> None:
 def tensor(a: ArrayLike | Tensor, requires_grad: bool = False, dtype: DTypeLike | None = None) -> Tensor:
     """A tensor with a copy of `a`.
 
-    a: array, nested list or number; Python floats become float32, arrays keep their type, in the machine's byte order.
+    a: array (the copy of one of CuPy is on its device), nested list or number; Python floats become float32, arrays
+    keep their type, in the machine's byte order.
     requires_grad: whether ``backward()`` fills its ``grad``; needs float32 or float64.
 
     Raises `DTypeError` for anything but real numbers, `ShapeError` for rows of unequal length.
@@ -223,11 +224,11 @@ def tensor(a: ArrayLike | Tensor, requires_grad: bool = False, dtype: DTypeLike 
     if isinstance(a, Tensor):
         a = a.data
     try:
-        array = np.array(a, dtype=dtype)
+        array = copied(a, dtype) if on_device(a) else np.array(a, dtype=dtype)
     except ValueError as error:
         raise ShapeError(f"[tensor] expects numbers in rows of equal length: {error}") from None
     if array.dtype.kind not in NUMERIC:
         raise DTypeError(f"[tensor] expects real numbers, got {array.dtype} {array.shape}")
-    if dtype is None and array.dtype == np.float64 and not isinstance(a, (np.ndarray, np.generic)):
+    if dtype is None and array.dtype == np.float64 and not (on_device(a) or isinstance(a, (np.ndarray, np.generic))):
         array = array.astype(np.float32)
     return Tensor(native_order(array), requires_grad)

@@ -24,7 +24,11 @@ def as_array(x: Any, dtype: DTypeLike | None = None) -> Any:
 
 def to_host(x: Any) -> Any:
     """`x` as an array of NumPy; one on a device is copied, when all that was launched is done."""
-    return x.get() if on_device(x) else np.asarray(x)
+    if not on_device(x):
+        return np.asarray(x)
+    from nstcore.backend.cuda import fetched
+
+    return fetched(x)
 
 
 def beside(x: Any, like: Any) -> Any:

@@ -20,24 +20,18 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from nstcore.backend.arrays import on_device
-from nstcore.errors import ArgumentError, BackendUnavailable
+from nstcore.backend.fatbin import BUILDS, STANDARD, find, headers
+from nstcore.errors import ArgumentError, BackendUnavailable, DeviceMemoryError
 
 NAMES = ("cuda", "cuda-on-cpu")
 MODULES = {"cuda": "cupy", "cuda-on-cpu": "cuda_on_cpu.cupy_stand_in"}
-# What the kernels are compiled as: element types, and float32 with products on tensor cores.
-BUILDS = {
-    "float32": ("-DNST_REAL=float",),
-    "float64": ("-DNST_REAL=double",),
-    "tf32": ("-DNST_REAL=float", "-DNST_TENSOR_CORES=1"),
-    "bf16": ("-DNST_REAL=float", "-DNST_TENSOR_CORES=2"),
-    "tf32x3": ("-DNST_REAL=float", "-DNST_TENSOR_CORES=3"),
-}
 PRECISIONS = ("float32", "tf32x3", "tf32", "bf16")
+LEAST_TENSOR_CORES = 80  # compute capability, ten times
 NULL = np.uintp(0)  # the address of no array
 
 
@@ -92,10 +86,43 @@ def why_not(name: str) -> str:
             return "CuPy is not installed (pip install nstcore[cuda])"
         return f"the emulator is not on the path (PYTHONPATH=tests in nstcore's repository): {error}"
     except Exception as error:  # a broken installation can raise anything
-        return f"CuPy cannot be imported: {' '.join(str(error).split())}"
-    if not cupy.cuda.is_available():
-        return "no g++ to build the emulator with" if name == "cuda-on-cpu" else "CuPy finds no CUDA device or driver"
-    return ""
+        return f"CuPy cannot be imported: {_line(error)}"
+    try:
+        devices, said = cupy.cuda.runtime.getDeviceCount(), "no CUDA device"
+    except Exception as error:  # what the runtime says has a type of its own
+        devices, said = 0, _line(error)
+    if devices:
+        return ""
+    if name == "cuda-on-cpu":
+        return "no g++ to build the emulator with"
+    if "InsufficientDriver" in said:
+        return f"there is no NVIDIA driver, or it is older than CuPy needs ({said})"
+    return f"CuPy finds no GPU ({said})"
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in one line: of a compiler's many the first that names an error."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines()] or [type(error).__name__]
+    return next((line for line in lines if "error" in line), " ".join(lines)) if len(lines) > 3 else " ".join(lines)
+
+
+def is_of_device(error: BaseException) -> bool:
+    """Whether CuPy, its compiler or the driver raised `error`."""
+    for cupy in (sys.modules.get(module) for module in MODULES.values()):
+        if cupy is not None:
+            kinds = cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError
+            if isinstance(error, (*kinds, cupy.cuda.compiler.CompileException, cupy.cuda.memory.OutOfMemoryError)):
+                return True
+    return False
+
+
+def refuse(error: Exception, what: str) -> NoReturn:
+    """Raise what a user is told of an error of the device; any other error as it is."""
+    if not is_of_device(error):
+        raise error
+    if isinstance(error, MemoryError):
+        raise DeviceMemoryError(f"[backend] the memory of the GPU does not suffice: {_line(error)}") from error
+    raise BackendUnavailable(f"[backend] {what}: {_line(error)}") from error
 
 
 @cache
@@ -122,7 +149,20 @@ def backend_of(x: Any) -> str:
 
 def to_device(name: str, x: Any) -> Any:
     """`x` on the device of backend `name`; itself if it is there."""
-    return x if on_device(x) else array_module(name).asarray(x)
+    if on_device(x):
+        return x
+    try:
+        return array_module(name).asarray(x)
+    except Exception as error:
+        refuse(error, "an array cannot be copied to the GPU")
+
+
+def fetched(x: Any) -> Any:
+    """A copy of `x` in the host's memory, when all that was launched is done; where a kernel failed, that is told."""
+    try:
+        return x.get()
+    except Exception as error:
+        refuse(error, "the GPU failed")
 
 
 def contiguous(x: Any) -> Any:
@@ -132,7 +172,10 @@ def contiguous(x: Any) -> Any:
 
 def empty_like(x: Any, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Any:
     """Memory of the device for an array, from CuPy's pool; as `x` in what is not given."""
-    return module_of(x).empty(x.shape if shape is None else shape, x.dtype if dtype is None else dtype)
+    try:
+        return module_of(x).empty(x.shape if shape is None else shape, x.dtype if dtype is None else dtype)
+    except Exception as error:
+        refuse(error, "an array cannot be made on the GPU")
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -183,10 +226,14 @@ class Family:
         real = np.dtype(like.dtype).type
         shared = launch.shared(real(0).itemsize, *sizes) if launch.shared else 0
         build = get_precision() if self.tensor_cores and like.dtype == np.float32 else like.dtype.name
-        function = _function(self.path, module_of(like).__name__, build, kernel)
-        if shared > function.max_dynamic_shared_size_bytes:
-            function.max_dynamic_shared_size_bytes = shared
-        function(grid, (launch.threads,), tuple(_argument(a, real) for a in arguments), shared_mem=shared)
+        module = module_of(like)
+        try:
+            function = _function(self.path, module.__name__, build, kernel, module.cuda.runtime.getDevice())
+            if shared > function.max_dynamic_shared_size_bytes:
+                function.max_dynamic_shared_size_bytes = shared
+            function(grid, (launch.threads,), tuple(_argument(a, real) for a in arguments), shared_mem=shared)
+        except Exception as error:
+            refuse(error, f"{kernel} cannot be launched")
 
 
 def _argument(value: Any, real: Any) -> Any:
@@ -200,8 +247,36 @@ def _argument(value: Any, real: Any) -> Any:
 @cache
 def _headers() -> str:
     """A digest of the headers, as a C number."""
-    texts = [path.read_bytes() for path in sorted(sources().rglob("*.cuh"))]
-    return f"0x{hashlib.sha256(b'|'.join(texts)).hexdigest()[:8]}"
+    return f"0x{hashlib.sha256(headers(sources())).hexdigest()[:8]}"
+
+
+@cache
+def _function(path: Path, module: str, build: str, kernel: str, device: int) -> Any:
+    """A kernel for one of `BUILDS` on a device: of the compiled file that a wheel may carry, else of the source.
+
+    A file that was made for other devices, or that the driver is too old for, is passed over.
+    """
+    cupy = sys.modules[module]
+    if compiled := _compiled(path, module, build):
+        try:
+            return compiled.get_function(kernel)
+        except cupy.cuda.driver.CUDADriverError:
+            pass
+    capability = int(cupy.cuda.Device(device).compute_capability)
+    shown = f"{capability // 10}.{capability % 10}"
+    if build in PRECISIONS[1:] and capability < LEAST_TENSOR_CORES:
+        raise BackendUnavailable(f"[precision] {build} needs a GPU of compute capability 8.0 or more, this has {shown}")
+    try:
+        return _module(path, module, build).get_function(kernel)
+    except Exception as error:
+        refuse(error, f"{path.name} cannot be compiled for a GPU of compute capability {shown}")
+
+
+@cache
+def _compiled(path: Path, module: str, build: str) -> Any:
+    """What nvcc made of this file and build with the package; None if it did not."""
+    found = find(path, build)
+    return sys.modules[module].RawModule(path=str(found)) if found else None
 
 
 @cache
@@ -210,10 +285,5 @@ def _module(path: Path, module: str, build: str) -> Any:
     # The line names the file in what a compiler says, and the emulator finds it so.
     code = f'#line 1 "{path}"\n{path.read_text(encoding="utf-8")}'
     # CuPy takes a program from its cache by the text and the options alone: the headers must change one of them.
-    options = ("--std=c++17", f"-I{path.parent}", *BUILDS[build], f"-DNST_HEADERS={_headers()}")
+    options = (STANDARD, f"-I{path.parent}", *BUILDS[build], f"-DNST_HEADERS={_headers()}")
     return sys.modules[module].RawModule(code=code, options=options)
-
-
-@cache
-def _function(path: Path, module: str, build: str, kernel: str) -> Any:
-    return _module(path, module, build).get_function(kernel)

@@ -38,8 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()  # its reader has gone
         return PIPE_CLOSED
-    except MemoryError:
-        return _say("out of memory; a smaller --size needs less", 1)
+    except MemoryError as error:
+        told = f" ({error})" if is_told(error) else ""
+        return _say(f"out of memory; a smaller --size needs less{told}", 1)
     except Exception as error:
         return _explain(error)
 
@@ -64,11 +65,16 @@ def is_told(error: Exception) -> bool:
     from nstcore.errors import NstError
 
     ours = isinstance(error, (NstError, BrokenPipeError)) or hasattr(error, "format_message")
-    return ours or _is_full(error)
+    return ours or _is_full(error) or _is_of_device(error)
 
 
 def _is_full(error: Exception) -> bool:
     return isinstance(error, OSError) and error.filename is None and error.errno in _FULL  # files have names
+
+
+def _is_of_device(error: Exception) -> bool:
+    cuda = sys.modules.get("nstcore.backend.cuda")
+    return cuda is not None and cuda.is_of_device(error)
 
 
 def _run(arguments: list[str]) -> int:
@@ -93,6 +99,8 @@ def _explain(error: Exception) -> int:
         return _say(f"{message} (nst --help shows what there is)", BAD_INPUT) if message else BAD_INPUT
     if isinstance(error, NstError):
         return _say(str(error), 1 if isinstance(error, NonFiniteError) else BAD_INPUT)
+    if _is_of_device(error):
+        return _say(f"[backend] the GPU failed: {error}", BAD_INPUT)
     if _is_full(error):
         _drop_output()
         return _say(f"[output] the standard output cannot be written: {getattr(error, 'strerror', '')}", BAD_INPUT)

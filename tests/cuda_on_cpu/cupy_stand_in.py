@@ -19,14 +19,24 @@ from typing import Any
 
 import numpy as np
 
-from . import build
-from .launcher import SHARED_LIMIT, LaunchError, Module, Pointer, machine
+from nstcore.backend.fatbin import BUILDS
+
+from . import device
+from .device import CUDADriverError, CUDARuntimeError, cuda
+from .launcher import SHARED_LIMIT, Module, Pointer, machine
+
+__all__ = [
+    "CUDARuntimeError", "RawKernel", "RawModule", "asarray", "ascontiguousarray", "asnumpy", "cuda", "empty",
+    "get_default_memory_pool", "ndarray", "using", "zeros",
+]  # fmt: skip
 
 GUARD = 16 * 1024  # bytes on both sides of an array, so that what a faulty kernel writes hits nothing else
 ALIGNMENT = 512  # of CuPy's pool
-FLAGS = {"mode": os.environ.get("NSTCORE_CUDA_ON_CPU", "fast"), "devices": 1 if build.compiler() else 0}
-
-CUDADriverError = LaunchError
+MODE = {"mode": os.environ.get("NSTCORE_CUDA_ON_CPU", "fast")}
+# A fat binary begins so; the stand-in reads from its name which source and build it was made of.
+FATBIN = b"\x50\xed\x55\xba"
+FATBIN_NAME = re.compile(r"(\w+)-(\w+)-[0-9a-f]+\.fatbin")
+FATBIN_CAPABILITIES = (80, 90, 100, 120)
 
 _SUM = ("axis", "dtype", "out", "keepdims")
 _LARGEST = ("axis", "out", "keepdims")
@@ -34,6 +44,8 @@ _LIKE = ("dtype", "order", "subok", "shape")
 # What CuPy's functions of these names take after their first argument: less than NumPy's.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "argmax": _SUM,
+    "argpartition": ("kth", "axis"),
+    "argsort": ("axis", "kind"),
     "broadcast_to": ("shape",),
     "concatenate": ("axis", "out", "dtype", "casting"),
     "expand_dims": ("axis",),
@@ -48,6 +60,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "split": ("indices_or_sections", "axis"),
     "stack": ("axis", "out", "dtype", "casting"),
     "sum": _SUM,
+    "take_along_axis": ("indices", "axis"),
     "swapaxes": ("axis1", "axis2"),
     "transpose": ("axes",),
     "where": ("x", "y"),
@@ -76,12 +89,14 @@ class _Memory:
     """Memory of the device, with guards around it."""
 
     def __init__(self, bytes_: int, cell_bytes: int, initialised: bool) -> None:
+        device.take(bytes_)
+        self.taken = bytes_
         self.room = np.empty(bytes_ + 2 * GUARD + ALIGNMENT, np.uint8)
         start = GUARD + -(self.room.ctypes.data + GUARD) % ALIGNMENT
         self.bytes = self.room[start : start + bytes_]
         self.bytes.fill(0xFF)  # NaN
         self.address = int(self.room.ctypes.data) + start
-        self.watched = FLAGS["mode"] == "checked"
+        self.watched = MODE["mode"] == "checked"
         if self.watched:
             machine().emulator_add_buffer(self.address, bytes_, cell_bytes, int(initialised))
 
@@ -90,6 +105,7 @@ class _Memory:
             machine().emulator_initialise(self.address)
 
     def __del__(self) -> None:
+        device.give(getattr(self, "taken", 0))
         if getattr(self, "watched", False):
             machine().emulator_remove_buffer(self.address)
 
@@ -226,7 +242,7 @@ def zeros(shape: int | Sequence[int], dtype: Any = float) -> ndarray:
 
 
 def _new(shape: int | Sequence[int], dtype: Any, initialised: bool) -> ndarray:
-    _require_device()
+    device.require()
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     kind = np.dtype(dtype)
     memory = _Memory(math.prod(shape) * kind.itemsize, min(4, kind.itemsize), initialised)
@@ -251,23 +267,37 @@ def asnumpy(a: Any) -> np.ndarray:
 
 
 class RawModule:
-    """A .cu file, from its text, which begins with a #line that names it."""
+    """A .cu file, from its text, which begins with a #line that names it, or from the fat binary beside it."""
 
-    def __init__(self, *, code: str, options: tuple[str, ...] = ()) -> None:
-        named = re.match(r'#line 1 "([^"]+)"', code)
-        if named is None:
-            raise ValueError("the emulator compiles files, and this text does not name one")
-        self.path = Path(named[1])
-        self.defines = tuple(option[2:] for option in options if option.startswith("-D"))
-        self._modules: dict[str, Module] = {}
+    def __init__(self, *, code: str | None = None, path: str | None = None, options: tuple[str, ...] = ()) -> None:
+        if (code is None) == (path is None):
+            raise TypeError("Exactly one of `code` and `path` keyword arguments must be given.")
+        self.file_path, self.defines, self._modules = path, tuple(o[2:] for o in options if o.startswith("-D")), {}
+        if code is not None:
+            named = re.match(r'#line 1 "([^"]+)"', code)
+            if named is None:
+                raise ValueError("the emulator compiles files, and this text does not name one")
+            self.path = Path(named[1])
 
     def get_function(self, name: str) -> RawKernel:
-        _require_device()
+        device.require()
+        if self.file_path is not None:
+            self._load(Path(self.file_path))
         return RawKernel(self, name)
+
+    def _load(self, path: Path) -> None:
+        """Take the source of a fat binary, as the driver would take the device's code."""
+        named = FATBIN_NAME.fullmatch(path.name)
+        if named is None or not path.read_bytes().startswith(FATBIN):
+            raise CUDADriverError("CUDA_ERROR_INVALID_IMAGE: device kernel image is invalid")
+        if device.STATE["capability"] < min(FATBIN_CAPABILITIES):
+            raise CUDADriverError("CUDA_ERROR_NO_BINARY_FOR_GPU: no kernel image is available")
+        self.path = path.with_name(f"{named[1]}.cu")
+        self.defines = tuple(option[2:] for option in BUILDS[named[2]])
 
     def module(self) -> Module:
         """As the mode of the moment compiles it."""
-        mode = FLAGS["mode"]
+        mode = MODE["mode"]
         if mode not in self._modules:
             self._modules[mode] = Module(self.path, self.defines, mode)
         return self._modules[mode]
@@ -283,11 +313,13 @@ class RawKernel:
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], *, shared_mem: int = 0
     ) -> None:
-        _require_device()
+        device.require()
         if shared_mem > self.max_dynamic_shared_size_bytes:
             raise CUDADriverError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: {shared_mem} bytes of shared memory")
         given = [self._argument(a) for a in args]
         full = [(*sizes, 1, 1)[:3] for sizes in (grid, block)]
+        if device.STATE["launch"]:
+            raise CUDADriverError(device.STATE["launch"])
         self._module.module().launch(self.name, full[0], full[1], given, shared_mem)
 
     def _argument(self, argument: Any) -> Any:
@@ -303,28 +335,19 @@ class RawKernel:
         return argument
 
 
-def _require_device() -> None:
-    if not FLAGS["devices"]:
-        raise CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
-
-
-class CUDARuntimeError(RuntimeError):
-    """What the runtime says."""
-
-
-cuda = SimpleNamespace(
-    is_available=lambda: FLAGS["devices"] > 0,
-    runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: FLAGS["devices"]),
-    driver=SimpleNamespace(CUDADriverError=CUDADriverError),
-)
+def get_default_memory_pool() -> SimpleNamespace:
+    """What the pool tells of itself: it keeps nothing here."""
+    used = device.STATE["used"]
+    return SimpleNamespace(used_bytes=lambda: used, total_bytes=lambda: used, free_all_blocks=lambda: None)
 
 
 @contextmanager
-def using(**flags: Any) -> Iterator[None]:
-    """Change `FLAGS` for a while: the mode of the build, the number of devices."""
-    before = dict(FLAGS)
-    FLAGS.update(flags)
+def using(mode: str | None = None, **state: Any) -> Iterator[None]:
+    """Change for a while the mode of the build, or what `device.STATE` has: the number of devices, their memory."""
+    before = dict(MODE)
+    MODE["mode"] = mode or MODE["mode"]
     try:
-        yield
+        with device.using(**state):
+            yield
     finally:
-        FLAGS.update(before)
+        MODE.update(before)

@@ -24,7 +24,7 @@ SHARED_LIMIT, SHARED_LIMIT_OPT_IN = 48 * 1024, 227 * 1024
 _lock = threading.Lock()  # the emulator runs one kernel at a time
 
 
-class LaunchError(Exception):
+class LaunchError(RuntimeError):
     """The launch itself is wrong, as a driver would say."""
 
 

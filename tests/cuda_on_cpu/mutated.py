@@ -34,7 +34,8 @@ class Fate:
 
     def pytest_runtest_makereport(self, call: Any) -> None:
         if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception) and not self.kind:
-            self.kind = KINDS.get(call.excinfo.type, "result")
+            error = call.excinfo.value  # nstcore tells of a launch that failed in words of its own
+            self.kind = KINDS.get(type(error), KINDS.get(type(error.__cause__), "result"))
 
 
 def main(folder: str, *names: str) -> str:

@@ -5,12 +5,15 @@ Ops that have CUDA kernels, or those that `selects` in the module of the test ta
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from cuda_on_cpu import build
 from cuda_on_cpu import cupy_stand_in as cupy
 
+from nstcore.backend import why_no_cuda
+from nstcore.backend.cuda import array_module
 from nstcore.ops import OPS, Case, Op
 
 
@@ -35,6 +38,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 rows["-".join(part for part in shown if part)] = [values[name] for name in wanted]
     if wanted:
         metafunc.parametrize(wanted, list(rows.values()), ids=list(rows))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_pool() -> None:
+    """Under `make gpu-check`, arrays of the driver's own instead of parts of CuPy's pool, so that bounds are seen."""
+    if os.environ.get("NSTCORE_TEST_NO_POOL") and not why_no_cuda():
+        array_module("cuda").cuda.set_allocator(None)
 
 
 @pytest.fixture(autouse=True)

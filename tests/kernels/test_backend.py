@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from cuda_on_cpu.launcher import Findings
 import nstcore as nst
 from nstcore.backend import cuda
 from nstcore.backend.cuda import Family, Launch, why_not
-from nstcore.errors import BackendUnavailable
+from nstcore.errors import BackendUnavailable, DeviceMemoryError
 
 TESTS = Path(__file__).parents[1]
 
@@ -45,17 +44,49 @@ class TestUnavailable:
             pass
 
     @pytest.mark.parametrize(
-        ("module", "reason"),
+        ("state", "reason"),
         [
-            (None, r"CuPy is not installed \(pip install nstcore\[cuda\]\)"),
-            (SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False)), "CuPy finds no CUDA device or driver"),
+            (None, "CuPy is not installed (pip install nstcore[cuda])"),
+            (
+                {"driver": False},
+                "there is no NVIDIA driver, or it is older than CuPy needs (cudaErrorInsufficientDriver: CUDA driver "
+                "version is insufficient for CUDA runtime version)",
+            ),
+            (
+                {"devices": 0},
+                "CuPy finds no GPU (cudaErrorNoDevice: no CUDA-capable device is detected)",
+            ),
         ],
-        ids=["no CuPy", "no device"],
+        ids=["no CuPy", "no driver", "no device"],
     )
-    def test_cuda(self, module: Any, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "cupy", module)
-        with pytest.raises(BackendUnavailable, match=rf"^\[backend\] cuda is not available: {reason}$"):
-            cuda.array_module("cuda")
+    def test_cuda(self, state: dict[str, Any] | None, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "cupy", None if state is None else cupy)  # type: ignore[arg-type]
+        with cupy.using(**(state or {})), pytest.raises(BackendUnavailable) as raised, nst.use_backend("cuda"):
+            pass
+        assert str(raised.value) == f"[backend] cuda is not available: {reason}"
+
+    @pytest.mark.parametrize("failure", ["device", "memory"])
+    def test_the_command_says_it_in_a_line(
+        self, failure: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Also where one of CuPy's own functions failed, not one of our kernels."""
+        from nstcore import cli
+
+        errors = {
+            "device": (2, "error: [backend] the GPU failed: cudaErrorIllegalAddress\n"),
+            "memory": (1, "error: out of memory; a smaller --size needs less (Out of memory allocating 8 bytes)\n"),
+        }
+
+        def fail(_: Any) -> Any:
+            cuda.array_module("cuda-on-cpu")
+            if failure == "device":
+                raise cupy.CUDARuntimeError("cudaErrorIllegalAddress")
+            raise cupy.cuda.memory.OutOfMemoryError("Out of memory allocating 8 bytes")
+
+        monkeypatch.setattr(cli, "_run", fail)
+        code, said = errors[failure]
+        assert cli.main(["style"]) == code
+        assert capsys.readouterr().err == said
 
     def test_a_broken_cupy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(name: str) -> Any:
@@ -152,9 +183,45 @@ class TestLaunch:
             family.run("set_cuda", x, (5,), x, None, 6, 1.0)
 
     def test_compiled_once(self, family: Family) -> None:
-        assert cuda._function(family.path, cupy.__name__, "float32", "set_cuda") is cuda._function(
-            family.path, cupy.__name__, "float32", "set_cuda"
-        )
+        wanted = (family.path, cupy.__name__, "float32", "set_cuda", 0)
+        assert cuda._function(*wanted) is cuda._function(*wanted)
+
+    @pytest.mark.parametrize("failing", ["launch", "compiler"])
+    def test_a_failed_launch(self, family: Family, failing: str) -> None:
+        x = cupy.empty(5, "float32")
+        state = {"launch": "CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"} if failing == "launch" else {}
+        said = rf"^\[backend\] set_cuda cannot be launched: {state.get('launch')}$"
+        if failing == "compiler":
+            family.path.write_text('extern "C" __global__ void __launch_bounds__(32) set_cuda(none* x) {}\n')
+            said = (
+                r"^\[backend\] try_cuda\.cu cannot be compiled for a GPU of compute capability 9\.0: .*error: .*none.*$"
+            )
+        with cupy.using(**state), pytest.raises(BackendUnavailable, match=said) as raised:
+            family.run("set_cuda", x, (5,), x, None, 5, 1.0)
+        assert "\n" not in str(raised.value)
+        assert raised.value.__cause__ is not raised.value
+
+    def test_no_memory(self) -> None:
+        said = r"^\[backend\] the memory of the GPU does not suffice: Out of memory allocating 4,000 bytes \("
+        x = cupy.empty(5, "float32")
+        with cupy.using(memory=cupy.get_default_memory_pool().used_bytes() + 100):
+            for make in (
+                lambda: cuda.empty_like(x, (1000,)),
+                lambda: nst.backend.moved(np.ones(1000, "f"), "cuda-on-cpu"),
+            ):
+                with pytest.raises(DeviceMemoryError, match=said) as raised:
+                    make()
+                assert isinstance(raised.value, MemoryError)
+                assert isinstance(raised.value, BackendUnavailable)
+
+    def test_a_kernel_that_failed_is_told_when_its_result_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def failed(_: Any) -> Any:
+            raise cupy.CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+        x = cupy.empty(5, "float32")
+        monkeypatch.setattr(cupy.ndarray, "get", failed)
+        with pytest.raises(BackendUnavailable, match=r"^\[backend\] the GPU failed: cudaErrorIllegalAddress: "):
+            nst.backend.moved(x, "cpu")
 
 
 def test_a_module_moves() -> None:
@@ -283,7 +350,16 @@ def test_the_stand_in_has_nothing_that_cupy_lacks() -> None:
     special = ("get", "data", "__array_ufunc__", "__array_function__", "__cuda_array_interface__")
     for name in (*special, *cupy.ATTRIBUTES):
         assert hasattr(real.ndarray, name)
-    assert callable(real.cuda.is_available)
+    for name in ("Device", "Event", "get_elapsed_time", "is_available", "compiler.CompileException"):
+        assert callable(attrgetter(name)(real.cuda))
+    for name in ("driver.CUDADriverError", "runtime.CUDARuntimeError", "memory.OutOfMemoryError"):
+        assert set(attrgetter(name)(cupy.cuda).__mro__[1:]) <= set(attrgetter(name)(real.cuda).__mro__)
+    assert all(hasattr(real.cuda.runtime, name) for name in vars(cupy.cuda.runtime))
+    for kind in ("Device", "Event"):
+        known = [name for name in vars(getattr(cupy.cuda, kind)) if not name.startswith("_")]
+        assert all(hasattr(getattr(real.cuda, kind), name) for name in known)
+    pool = real.get_default_memory_pool()
+    assert all(hasattr(pool, name) for name in vars(cupy.get_default_memory_pool()))
     for name, known in cupy.FUNCTIONS.items():
         takes = inspect.signature(attrgetter(name)(real)).parameters
         anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())

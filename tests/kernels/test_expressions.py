@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cuda_on_cpu import cupy_stand_in as cupy
 
-from nstcore import Tensor, ops, use_backend
+from nstcore import Tensor, ops, tensor, use_backend
 from nstcore.ops import Case, Op
 from nstcore.ops.elementwise import relu_backward
 
@@ -44,6 +44,15 @@ class TestMixing:
         assert isinstance(x.grad, cupy.ndarray)
         assert x.grad.dtype == np.float32
         np.testing.assert_array_equal(x.grad.get(), 2)
+
+    @pytest.mark.parametrize("kind", [None, "float32"])
+    def test_a_tensor_of_a_copy(self, kind: str | None) -> None:
+        x = cupy.asarray(np.ones(3))
+        made = tensor(x, requires_grad=True, dtype=kind)
+        assert isinstance(made.data, cupy.ndarray)
+        assert made.dtype == (kind or np.float64)
+        x[...] = 2
+        np.testing.assert_array_equal(made.data.get(), 1)
 
     def test_gradients_add_up(self) -> None:
         x = Tensor(cupy.asarray(np.ones(3)), requires_grad=True)
