@@ -23,14 +23,19 @@ ROOT = HERE.parents[1]
 BUILD = ROOT / "build" / "cuda_on_cpu"
 
 RULES = "thread,bounds,alignment,shift,signed-integer-overflow,integer-divide-by-zero,float-cast-overflow"
-# `checked` is watched at each access; `coverage` counts the lines that run.
+# `checked` is watched at each access; `coverage` counts the lines that run; `counting` is what `lint` looks at, each
+# access as the text has it.
 MODES = {
     "fast": ("-O2",),
     "checked": ("-O1", "-gdwarf-4", f"-fsanitize={RULES}", "--param", "tsan-instrument-func-entry-exit=0"),
     "coverage": ("-O0", "--coverage", "-fprofile-update=single"),
+    "counting": (
+        *("-O0", "-gdwarf-4", "-fsanitize=thread", "-fsanitize-coverage=trace-pc"),
+        *("--param", "tsan-instrument-func-entry-exit=0"),
+    ),
 }
 COMMON = ("-std=c++17", "-fPIC", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas")
-MACHINE = ("scheduler.cpp", "memory.cpp")
+MACHINE = ("scheduler.cpp", "memory.cpp", "counting.cpp")
 HEADERS = ("emulator.h", "machine.h", "cuda_shim.h")
 DUMP = """extern "C" void __gcov_dump();
 extern "C" __attribute__((visibility("default"))) void emulator_dump_coverage() { __gcov_dump(); }

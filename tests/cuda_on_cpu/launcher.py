@@ -21,6 +21,8 @@ BLOCK_LIMITS = (1024, 1024, 64)
 MOST_THREADS = 1024
 SHARED_LIMIT, SHARED_LIMIT_OPT_IN = 48 * 1024, 227 * 1024
 
+# Of each launch of the counting build, the kernel and what its accesses took: lines of counting.cpp's emulator_counts.
+COUNTED: list[tuple[Module, str, str]] = []
 _lock = threading.Lock()  # the emulator runs one kernel at a time
 
 
@@ -46,7 +48,7 @@ class _Kernel(ctypes.Structure):
 def machine() -> Any:
     """The emulator, loaded."""
     lib = ctypes.CDLL(str(build.machine()), mode=ctypes.RTLD_GLOBAL)
-    lib.emulator_findings.restype = ctypes.c_char_p
+    lib.emulator_findings.restype = lib.emulator_counts.restype = ctypes.c_char_p
     lib.emulator_order.argtypes = [ctypes.c_uint64]
     lib.emulator_add_buffer.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
     lib.emulator_remove_buffer.argtypes = lib.emulator_initialise.argtypes = [ctypes.c_void_p]
@@ -69,7 +71,7 @@ class Module:
     """The kernels of one .cu file."""
 
     def __init__(self, path: Path, defines: Sequence[str] = (), mode: str = "checked") -> None:
-        self.checked = mode == "checked"
+        self.checked, self.counting = mode == "checked", mode == "counting"
         self.path = build.library(path, defines, mode)
         self.machine = machine()
         self._library = ctypes.CDLL(str(self.path))
@@ -92,26 +94,38 @@ class Module:
         triple = ctypes.c_uint * 3
         with _lock:
             self.machine.emulator_check(int(self.checked))
+            self.machine.emulator_count(int(self.counting))
             found = self.machine.emulator_launch(
                 kernel, triple(*grid), triple(*block), shared, addresses, pointers, len(arrays)
             )
             text = self.machine.emulator_findings().decode()
+            if self.counting:
+                COUNTED.append((self, name, self.machine.emulator_counts().decode()))
         if found:
             raise Findings(self._with_lines(text))
 
     def _with_lines(self, text: str) -> str:
         """`text` with the file and line of each instruction that it names."""
-        addresses = sorted(set(re.findall(r"@0x([0-9a-f]+)", text)))
-        base = _base(self.path)
-        for address in addresses:
-            # The address is where the call returns to; the access stands before it.
-            wanted = hex(int(address, 16) - base - 1)
-            command = ["addr2line", "-i", "-e", str(self.path), wanted]
-            stack = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
-            lines = [line.split(" ")[0] for line in stack if ".cu" in line]
+        for address, stack in self.places(re.findall(r"@0x([0-9a-f]+)", text)).items():
+            lines = [line for line in stack if ".cu" in line]
             inlined = f" (inlined at {Path(lines[-1]).name})" if len(lines) > 1 and ".cuh:" in lines[0] else ""
             text = text.replace(f"@0x{address}", (lines[0] if lines else stack[0]) + inlined)
         return text
+
+    def places(self, addresses: Sequence[str]) -> dict[str, list[str]]:
+        """``file:line`` of instructions, by their hexadecimal addresses; first what they were inlined from."""
+        if not addresses:
+            return {}
+        base, once = _base(self.path), sorted(set(addresses))
+        # The address is where the call returns to; the access stands before it.
+        wanted = [hex(int(address, 16) - base - 1) for address in once]
+        command = ["addr2line", "-a", "-i", "-e", str(self.path), *wanted]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        stacks = re.split(r"^0x[0-9a-f]+\n", said, flags=re.MULTILINE)[1:]
+        return {
+            address: [line.split(" ")[0] for line in stack.splitlines()]
+            for address, stack in zip(once, stacks, strict=True)
+        }
 
 
 def _check_launch(kernel: Any, grid: Sequence[int], block: Sequence[int], shared: int) -> None:

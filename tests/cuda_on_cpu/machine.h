@@ -47,9 +47,9 @@ inline int running_number() { return static_cast<int>(running - threads.data());
 
 // Where something was found: a line of the source, or an instruction, whose line the Python side looks up.
 struct Origin {
-    const void* instruction = nullptr;
+    const void *instruction = nullptr, *frame = nullptr;  // the frame on the stack of who asks
     Place place = {};
-    Origin(const void* address) : instruction(address) {}
+    Origin(const void* address, const void* on_stack) : instruction(address), frame(on_stack) {}
     Origin(Place line) : place(line) {}
 };
 
@@ -61,5 +61,13 @@ void report(const Origin& origin, const char* kind, const char* format, ...) __a
 // The checker, of the checked build.
 void start_launch(void** pointers, int count);
 void start_block();
+
+// The lint, of the counting build.
+extern bool counting;
+void start_counting();
+void note_place(const Origin& origin);
+void note_access(const char* address, std::size_t size, std::size_t alignment, Access access, bool shared,
+                 const Origin& origin);
+void come_together(int warp, unsigned mask);  // these lanes wait for each other, or have left
 
 }  // namespace emulator

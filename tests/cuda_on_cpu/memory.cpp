@@ -44,6 +44,8 @@ struct Argument {
     int position;  // among the arguments that are arrays
 };
 
+constexpr int word = 4;  // as which what is not aligned to its size moves
+
 bool checking = false;
 std::map<const char*, Buffer> buffers;  // by address: all that lives on the device
 std::vector<Argument> visible;          // those that this launch was given
@@ -142,12 +144,20 @@ void report_outside(const char* p, std::size_t size, Access access, const Origin
            launch.in_grid);
 }
 
-void check(const void* address, std::size_t size, Access access, const Origin& origin) {
-    if (!checking || !running || size == 0) return;
+// `alignment`: what the address is a multiple of by its type; a GPU makes of an access as many as that takes.
+void check(const void* address, std::size_t size, std::size_t alignment, Access access, const Origin& origin) {
+    if (!(checking || counting) || !running || size == 0) return;
     const char* p = static_cast<const char*>(address);
     if (p >= running->stack && p < running->stack + stack_bytes) return;
     const char* shared = reinterpret_cast<const char*>(dynamic_shared);
-    if (p >= shared && p < shared + most_shared) {
+    const bool in_dynamic = p >= shared && p < shared + most_shared;
+    const Range known{reinterpret_cast<const char*>(&indices), sizeof(indices)};
+    if (access == Access::read && (known.holds(p) || image.holds(p))) return;
+    if (counting) {
+        note_access(p, size, alignment, access, in_dynamic || static_shared.holds(p), origin);
+        return;
+    }
+    if (in_dynamic) {
         check_shared("dynamic shared memory", dynamic_cells, shared, launch.dynamic_bytes, p, size, access, origin);
         return;
     }
@@ -164,8 +174,6 @@ void check(const void* address, std::size_t size, Access access, const Origin& o
                     {array_names[a.position], origin});
         return;
     }
-    const Range known{reinterpret_cast<const char*>(&indices), sizeof(indices)};
-    if (access == Access::read && (known.holds(p) || image.holds(p))) return;
     report_outside(p, size, access, origin);
 }
 
@@ -199,7 +207,11 @@ extern "C" void* __tls_get_addr(TlsIndex*);
 
 }  // namespace
 
-void atomic_access(const void* address, std::size_t size, Place place) { check(address, size, Access::atomic, place); }
+void atomic_access(const void* address, std::size_t size, Place place) {
+    Origin origin(place);
+    origin.frame = __builtin_frame_address(0);
+    check(address, size, size, Access::atomic, origin);
+}
 
 void start_launch(void** pointers, int count) {
     Object object{reinterpret_cast<const char*>(reinterpret_cast<void*>(launch.kernel->run)), {}, 0, 0};
@@ -255,45 +267,30 @@ void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 
-#define NST_WATCH(name, access) \
-    void name(void* p) { check(p, NST_SIZE, access, __builtin_return_address(0)); }
-#define NST_SIZE 1
-NST_WATCH(__tsan_read1, Access::read)
-NST_WATCH(__tsan_write1, Access::write)
-#undef NST_SIZE
-#define NST_SIZE 2
-NST_WATCH(__tsan_read2, Access::read)
-NST_WATCH(__tsan_write2, Access::write)
-NST_WATCH(__tsan_unaligned_read2, Access::read)
-NST_WATCH(__tsan_unaligned_write2, Access::write)
-#undef NST_SIZE
-#define NST_SIZE 4
-NST_WATCH(__tsan_read4, Access::read)
-NST_WATCH(__tsan_write4, Access::write)
-NST_WATCH(__tsan_unaligned_read4, Access::read)
-NST_WATCH(__tsan_unaligned_write4, Access::write)
-#undef NST_SIZE
-#define NST_SIZE 8
-NST_WATCH(__tsan_read8, Access::read)
-NST_WATCH(__tsan_write8, Access::write)
-NST_WATCH(__tsan_unaligned_read8, Access::read)
-NST_WATCH(__tsan_unaligned_write8, Access::write)
-#undef NST_SIZE
-#define NST_SIZE 16
-NST_WATCH(__tsan_read16, Access::read)
-NST_WATCH(__tsan_write16, Access::write)
-NST_WATCH(__tsan_unaligned_read16, Access::read)
-NST_WATCH(__tsan_unaligned_write16, Access::write)
-#undef NST_SIZE
-void __tsan_read_range(void* p, std::size_t n) { check(p, n, Access::read, __builtin_return_address(0)); }
-void __tsan_write_range(void* p, std::size_t n) { check(p, n, Access::write, __builtin_return_address(0)); }
+#define NST_CALLER {__builtin_return_address(0), __builtin_frame_address(0)}
+#define NST_WATCH(name, size, alignment, access) \
+    void name(void* p) { check(p, size, alignment, access, NST_CALLER); }
+#define NST_WATCH_SIZE(size)                                                             \
+    NST_WATCH(__tsan_read##size, size, size, Access::read)                               \
+    NST_WATCH(__tsan_write##size, size, size, Access::write)                             \
+    NST_WATCH(__tsan_unaligned_read##size, size, std::min(word, size / 2), Access::read) \
+    NST_WATCH(__tsan_unaligned_write##size, size, std::min(word, size / 2), Access::write)
+NST_WATCH(__tsan_read1, 1, 1, Access::read)
+NST_WATCH(__tsan_write1, 1, 1, Access::write)
+NST_WATCH_SIZE(2)
+NST_WATCH_SIZE(4)
+NST_WATCH_SIZE(8)
+NST_WATCH_SIZE(16)
+// Structures that are not of one of these sizes.
+void __tsan_read_range(void* p, std::size_t n) { check(p, n, word, Access::read, NST_CALLER); }
+void __tsan_write_range(void* p, std::size_t n) { check(p, n, word, Access::write, NST_CALLER); }
 void* __tsan_memcpy(void* to, const void* from, std::size_t n) {
-    check(from, n, Access::read, __builtin_return_address(0));
-    check(to, n, Access::write, __builtin_return_address(0));
+    check(from, n, word, Access::read, NST_CALLER);
+    check(to, n, word, Access::write, NST_CALLER);
     return std::memcpy(to, from, n);
 }
 void* __tsan_memset(void* to, int value, std::size_t n) {
-    check(to, n, Access::write, __builtin_return_address(0));
+    check(to, n, word, Access::write, NST_CALLER);
     return std::memset(to, value, n);
 }
 

@@ -146,6 +146,7 @@ bool finish_collectives(int w) {
             thread.function(arguments);
         }
         const unsigned mask = thread.mask;
+        come_together(w, mask);
         for (int lane = 0; lane < present; lane++) {
             if (!(mask >> lane & 1)) continue;
             if (lanes[lane].collective == Collective::shuffle) finish_shuffle(lanes, present, lane);
@@ -223,6 +224,7 @@ bool run_block(const std::vector<int>& numbers) {
         }
         for (int w = 0; w < warps; w++) progress |= finish_collectives(w);
         if (progress) continue;
+        for (int w = 0; w < warps; w++) come_together(w, ~0u);
         const Census c = census();
         if (c.left == launch.threads) return true;
         if (c.in_warp) {
@@ -310,6 +312,7 @@ int emulator_launch(const Kernel* kernel, const unsigned* grid, const unsigned* 
         threads[i].index = {i % block[0], i / block[0] % block[1], i / (block[0] * block[1])};
     const std::vector<int> numbers = thread_order();
     start_launch(pointers, pointer_count);
+    start_counting();
     launch.in_grid = 0;
     for (unsigned z = 0; z < grid[2]; z++)
         for (unsigned y = 0; y < grid[1]; y++)
