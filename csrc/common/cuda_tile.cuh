@@ -24,9 +24,7 @@
 constexpr int tile_side = 64, tile_depth = 16, tile_threads = 256, tile_share = 4;
 constexpr int tile_loads = tile_side * tile_depth / tile_threads;  // elements of A and of B that a thread fetches
 
-struct __align__(16) Four {
-    real v[tile_share];
-};
+static_assert(tile_share == sizeof(Four) / sizeof(real), "a thread reads its share as a vector");
 
 // What a row of shared memory is longer: vectors stay aligned; the fragments of tensor cores, 8 columns of 4 rows each,
 // lie in 32 banks.

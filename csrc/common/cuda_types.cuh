@@ -14,6 +14,11 @@
 typedef NST_REAL real;
 typedef long long offset_t;  // of an element in an array
 
+// A vector of shared memory.
+struct __align__(16) Four {
+    real v[4];
+};
+
 constexpr int lanes = 32;  // of a warp
 constexpr unsigned whole_warp = 0xffffffffu;
 // Threads of a block that handles one element a thread, and how many blocks share a multiprocessor at least: 64

@@ -11,6 +11,7 @@
 // is above 0, and the gradients take dy as 0 elsewhere.
 #include "../common/cuda_sums.cuh"
 #include "../common/cuda_tile.cuh"
+#include "slope_cuda.cuh"
 
 // x: (n, h, w, c), the kernel: (k, r, s, c), y: (n, p, q, k); strides and the padding above and on the left.
 struct ConvShape {
@@ -34,13 +35,6 @@ __device__ __forceinline__ real tap_of_x(const ConvShape& d, const real* __restr
     const int image = row / (d.p * d.q);
     return x[((static_cast<offset_t>(image) * d.h + y) * d.w + z) * d.c + channel];
 }
-
-// dy, where a fused ReLU let something through.
-struct Slope {
-    const real* dy;
-    const unsigned char* positive;  // or null
-    __device__ real operator()(offset_t at) const { return positive && !positive[at] ? real(0) : dy[at]; }
-};
 
 // Element `at` of a row of taps (r, s, k) of dy that pixel `row` reached; 0 where it reached none.
 __device__ __forceinline__ real tap_of_dy(const ConvShape& d, const Slope& slope, int row, int at) {

@@ -32,7 +32,7 @@ from nstcore.ops.pool import max_pool2d
 
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
-Algorithm = Literal["auto", "direct", "winograd4", "winograd6"]
+Algorithm = Literal["auto", "direct", "winograd2", "winograd4", "winograd6"]
 
 WINOGRAD_EDGES = {"winograd4": 4, "winograd6": 6}
 
@@ -58,15 +58,16 @@ def conv2d(
     Gives (n, p, q, k) with p = ⌊(h + 2 ph − r) / sh⌋ + 1.
 
     algorithm: ``"direct"`` sums in the order (r, s, c); ``"winograd4"`` and ``"winograd6"`` (3×3, stride 1, c and k
-    multiples of 16) work on tiles of 4×4 and 6×6 results with 4 and 5.06 times fewer multiplications; ``"auto"`` takes
-    the one with the fewest where they fit and pay. They concern the native kernels alone.
+    multiples of 16) work on tiles of 4×4 and 6×6 results with 4 and 5.06 times fewer multiplications, ``"winograd2"``
+    (3×3, stride 1) on 2×2 with 2.25 times fewer; ``"auto"`` takes the one with the fewest where they fit and pay. The
+    CPU has tiles of 4 and 6 and takes ``"winograd2"`` for ``"auto"``; a GPU has those of 2, for all three names.
     pool: give ``max_pool2d(conv2d(...), 2)``, (n, ⌊p / 2⌋, ⌊q / 2⌋, k). After a ReLU the Winograd kernels never write
     the larger result, nor its gradient.
 
     Raises `ShapeError`, `DTypeError`, `ArgumentError`.
-    Error in float32, relative to the largest result: direct 5e-7 to 3e-6, winograd4 to 1.6e-5, winograd6 to 3.2e-5
-    (float64: 1e-15, 2e-14, 4e-14). A NaN or an infinity in x, or sums of pixels that overflow, reach all results of a
-    Winograd tile; ``"direct"`` confines them to the results that depend on them.
+    Error in float32, relative to the largest result: direct and winograd2 5e-7 to 3e-6, winograd4 to 1.6e-5, winograd6
+    to 3.2e-5 (float64: 1e-15, 2e-14, 4e-14). A NaN or an infinity in x, or sums of pixels that overflow, reach all
+    results of a Winograd tile; ``"direct"`` confines them to the results that depend on them.
     Source: Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016; Lavin, Gray, "Fast Algorithms
     for Convolutional Neural Networks", CVPR 2016.
 
@@ -99,7 +100,7 @@ def conv2d(
     places = _output_shape(x.shape, w.shape, steps, before, after)[1:3]
     in_one = pool and winograd > 0 and rectified and min(places) >= 2 and _runs_native(x, w, b)
     how: dict[str, Any] = {"stride": steps, "before": before, "after": after, "relu": rectified, "winograd": winograd}
-    y = apply(CONV2D, (x, w, b), **how, unpooled=places if in_one else None)
+    y = apply(CONV2D, (x, w, b), **how, algorithm=algorithm, unpooled=places if in_one else None)
     return max_pool2d(y, 2) if pool and not in_one else y
 
 
@@ -113,13 +114,15 @@ def _winograd_edge(algorithm: str, sizes: Mapping[str, int], stride: Pair, befor
     """Side of the Winograd convolution's tiles that the native kernels shall use, 4 or 6; 0 for the direct sum."""
     if algorithm not in get_args(Algorithm):
         raise ArgumentError(f"[conv2d] expects algorithm {', '.join(get_args(Algorithm))}, got {algorithm!r}")
-    fits = (sizes["r"], sizes["s"]) == (3, 3) and stride == (1, 1) and sizes["c"] % 16 == sizes["k"] % 16 == 0
-    if algorithm.startswith("winograd") and not fits:
+    small = (sizes["r"], sizes["s"]) == (3, 3) and stride == (1, 1)
+    fits = small and sizes["c"] % 16 == sizes["k"] % 16 == 0
+    if algorithm.startswith("winograd") and not (small if algorithm == "winograd2" else fits):
+        of_channels = "" if algorithm == "winograd2" else ", channels and filters in multiples of 16"
         raise ArgumentError(
-            f"[conv2d] {algorithm} expects a 3x3 kernel, stride 1, channels and filters in multiples of 16, "
+            f"[conv2d] {algorithm} expects a 3x3 kernel, stride 1{of_channels}, "
             f"got {sizes['r']}x{sizes['s']}, stride {stride}, {sizes['c']} and {sizes['k']}"
         )
-    if algorithm != "auto":
+    if algorithm not in ("auto", "winograd2"):
         return WINOGRAD_EDGES.get(algorithm, 0)
     p, q = sizes["h"] + before[0] + after[0] - 2, sizes["w"] + before[1] + after[1] - 2
     if not fits or sizes["n"] * p * q < WINOGRAD_POSITIONS:
@@ -201,6 +204,7 @@ def _cpu(
     relu: bool,
     winograd: int,
     unpooled: Pair | None,
+    **_: Any,
 ) -> Array:
     from nstcore.backend.cpu import native
 
@@ -231,6 +235,7 @@ def _cpu_back(
     relu: bool,
     winograd: int,
     unpooled: Pair | None,
+    **_: Any,
 ) -> tuple[Array | None, ...]:
     from nstcore.backend.cpu import native
 
@@ -264,31 +269,42 @@ def _unpooled(grad: Array, size: Pair) -> Array:
 
 
 def _cuda(
-    ctx: Context, x: Array, w: Array, b: Array | None, stride: Pair, before: Pair, after: Pair, relu: bool, **more: Any
+    ctx: Context,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    stride: Pair,
+    before: Pair,
+    after: Pair,
+    relu: bool,
+    algorithm: str,
+    **_: Any,
 ) -> Array:
+    from nstcore.backend import cuda_conv, cuda_winograd
     from nstcore.backend.cuda import contiguous
-    from nstcore.backend.cuda_conv import Shape, conv2d_forward
 
     x, w, b = contiguous(x), contiguous(w), None if b is None else contiguous(b)
-    (n, height, width, c), (k, r, s, _) = x.shape, w.shape
+    (n, height, width, c), (k, r, s, _c) = x.shape, w.shape
     p, q = _output_shape(x.shape, w.shape, stride, before, after)[1:3]
-    shape = Shape(n, height, width, c, k, r, s, p, q, *stride, *before)
+    shape = cuda_conv.Shape(n, height, width, c, k, r, s, p, q, *stride, *before)
+    kernels = cuda_winograd if cuda_winograd.uses_winograd(shape, algorithm, x.dtype) else cuda_conv
     y: Array
-    y, positive = conv2d_forward(shape, x, w, b, relu, relu and any(ctx.needs))
+    y, positive = kernels.conv2d_forward(shape, x, w, b, relu, relu and any(ctx.needs))
     ctx.extra = (shape, positive)
     ctx.save(x if ctx.needs[1] else None, w if ctx.needs[0] else None)
     return y
 
 
-def _cuda_back(ctx: Context, grad: Array, **_: Any) -> tuple[Array | None, ...]:
+def _cuda_back(ctx: Context, grad: Array, algorithm: str, **_: Any) -> tuple[Array | None, ...]:
+    from nstcore.backend import cuda_conv, cuda_winograd
     from nstcore.backend.cuda import contiguous
-    from nstcore.backend.cuda_conv import conv2d_backward_bias, conv2d_backward_input, conv2d_backward_weight
 
     (x, w), (shape, positive), grad = ctx.saved(), ctx.extra, contiguous(grad)
+    kernels = cuda_winograd if cuda_winograd.uses_winograd(shape, algorithm, grad.dtype) else cuda_conv
     return (
-        conv2d_backward_input(shape, grad, positive, w) if ctx.needs[0] else None,
-        conv2d_backward_weight(shape, x, grad, positive) if ctx.needs[1] else None,
-        conv2d_backward_bias(grad, positive) if ctx.needs[2] else None,
+        kernels.conv2d_backward_input(shape, grad, positive, w) if ctx.needs[0] else None,
+        cuda_conv.conv2d_backward_weight(shape, x, grad, positive) if ctx.needs[1] else None,
+        cuda_conv.conv2d_backward_bias(grad, positive) if ctx.needs[2] else None,
     )
 
 
@@ -314,6 +330,20 @@ def _winograd_cases() -> Iterator[Case]:
 
         yield _winograd("pooled", edge, (2, 14, 12, 16), (48, 3, 3, 16), padding=1, activation="relu", pool=True)
         yield _winograd("pooled, odd", edge, (1, 9, 11, 32), (16, 3, 3, 32), padding=1, activation="relu", pool=True)
+
+
+def _two_by_two_cases() -> Iterator[Case]:
+    """A GPU's Winograd: more than a block of tiles (32), filters (32) and channels (4), results of odd sizes."""
+    for label, x, w, params in (
+        ("blocks", (2, 11, 13, 17), (65, 3, 3, 17), {"padding": 1, "activation": "relu"}),
+        ("many channels", (1, 6, 9, 65), (3, 3, 3, 65), {"padding": (0, 2), "activation": "relu"}),
+        ("one result", (1, 3, 3, 1), (1, 3, 3, 1), {}),
+        ("one pixel", (3, 1, 1, 3), (2, 3, 3, 3), {"padding": 1}),
+        ("padding beyond kernel", (1, 2, 3, 3), (4, 3, 3, 3), {"padding": 4}),
+        ("no images", (0, 4, 4, 2), (3, 3, 3, 2), {"padding": 1}),
+    ):
+        yield _case(f"winograd2, {label}", x, w, algorithm="winograd2", **params)
+    yield _case("winograd2, no bias", (1, 5, 4, 3), (4, 3, 3, 3), bias=False, algorithm="winograd2")
 
 
 def _result(x: Shape, w: Shape, stride: Any = 1, padding: Any = 0) -> Shape:
@@ -394,12 +424,17 @@ CONV2D = register(
                 "conv2d_backward_weight_cuda",
                 "conv2d_backward_bias_cuda",
                 "conv2d_backward_sum_cuda",
+                "conv2d_forward_winograd_cuda",
+                "conv2d_forward_winograd_weights_cuda",
+                "conv2d_backward_winograd_cuda",
+                "conv2d_backward_winograd_weights_cuda",
             ),
         ),
         # More than a tile (64) of filters, channels and positions, and a slice of positions (1024).
         cuda_cases=(
             _case("several tiles", (2, 9, 7, 67), (70, 3, 3, 67), padding=1, activation="relu"),
             _case("several slices", (1, 29, 41, 5), (3, 3, 3, 5), padding=1, activation="relu"),
+            *_two_by_two_cases(),
         ),
         tolerance=Tolerance(float32=3e-6, float64=1e-14),
         flops=_flops,

@@ -27,6 +27,8 @@ EXPLAINED = Path(__file__).with_name("survivors.txt")
 # What the names of the tests have in them that run the kernels of a file.
 TESTED = {
     "conv_cuda.cu": ("conv2d", "Relu"),
+    "slope_cuda.cuh": ("conv2d", "Relu"),
+    "winograd_cuda.cu": ("winograd",),
     "gram_cuda.cu": ("gram", "style_loss", "one_input"),
     "pool_cuda.cu": ("pool",),
     "style_cuda.cu": ("content_loss", "total_variation", "normalize", "one_input"),

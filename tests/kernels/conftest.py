@@ -18,10 +18,11 @@ from nstcore.ops import OPS, Case, Op
 
 
 def cases(op: Op) -> list[Case]:
-    """The cases of an op; of those that differ only in the algorithm, which the CUDA kernels have one of, the first."""
+    """The cases of an op; of those that differ only in the tiles of the CPU's algorithms, the first."""
     different = {}
     for case in (*op.cases, *op.cuda_cases):
-        params = {name: value for name, value in case.params.items() if name != "algorithm"}
+        params = dict(case.params)
+        params["algorithm"] = str(params.get("algorithm")).startswith("winograd")  # a GPU has one besides the direct
         different.setdefault((case.shapes, repr(params), case.draw), case)
     return list(different.values())
 
