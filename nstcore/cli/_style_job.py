@@ -36,6 +36,8 @@ class Options:
     colors: str
     region: list[Path] | None
     style_mask: list[Path] | None
+    keep_face: bool
+    face_weight: float
     init: str
     start: Path | None
     optimizer: str

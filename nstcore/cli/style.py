@@ -44,6 +44,8 @@ def style(
     colors: Annotated[str, typer.Option(help="Of the painting (style), or kept: luminance, match.")] = _D.colors,
     region: Annotated[list[Path] | None, typer.Option(help="Where a style goes: one mask a painting.")] = None,
     style_mask: Annotated[list[Path] | None, typer.Option(help="What counts: one mask a painting.")] = None,
+    keep_face: Annotated[bool, typer.Option("--keep-face", help="Keep the faces recognisable.")] = False,
+    face_weight: Annotated[float, typer.Option(help="Of --keep-face: how much they stay.")] = _D.face_weight,
     init: Annotated[str, typer.Option(help="Start from: content, noise or style.")] = _D.init,
     start: Annotated[Path | None, typer.Option(help="Start from this picture.")] = None,
     optimizer: Annotated[str, typer.Option(help="lbfgs, adam, or gd (gradient descent).")] = _D.optimizer,

@@ -67,8 +67,11 @@ def _plain(value: Any) -> Any:
 def save(path: PathLike, made_with: Mapping[str, Any], state: Snapshot) -> None:
     """Write a checkpoint whole or not at all; `OutputError` when the place refuses, `CheckpointError` over 2 GB."""
     layers = list(state.history[0].style) if state.history else []
-    columns = [*COLUMNS, *(f"style {name}" for name in layers)]
-    rows = [[*(getattr(row, name) for name in COLUMNS), *row.style.values()] for row in state.history]
+    more = list(state.history[0].extra) if state.history else []
+    columns = [*COLUMNS, *(f"style {name}" for name in layers), *(f"extra {name}" for name in more)]
+    rows = [
+        [*(getattr(row, name) for name in COLUMNS), *row.style.values(), *row.extra.values()] for row in state.history
+    ]
     arrays: dict[str, Array] = {
         "pixels": to_host(state.pixels),
         "history": np.asarray(rows, np.float64).reshape(len(rows), len(columns)),
@@ -119,12 +122,14 @@ def _snapshot(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> Snapshot
     columns, table = facts["columns"], arrays["history"]
     if table.ndim != 2 or table.shape[1] != len(columns) or tuple(columns[: len(COLUMNS)]) != COLUMNS:
         raise ValueError(f"a history of shape {table.shape}")
-    layers = [name.removeprefix("style ") for name in columns[len(COLUMNS) :]]
+    kinds = [name.split(" ", 1) for name in columns[len(COLUMNS) :]]
     history = []
     for values in table.tolist():
         step, seconds, total, content, tv, size = values[: len(COLUMNS)]
-        style = dict(zip(layers, values[len(COLUMNS) :], strict=True))
-        history.append(HistoryRow(int(step), seconds, total, content, style, tv, int(size)))
+        costs: dict[str, dict[str, float]] = {"style": {}, "extra": {}}
+        for (kind, name), value in zip(kinds, values[len(COLUMNS) :], strict=True):
+            costs[kind][name] = value
+        history.append(HistoryRow(int(step), seconds, total, content, costs["style"], tv, int(size), costs["extra"]))
     level, done, seconds = int(facts["level"]), int(facts["done"]), float(facts["seconds"])
     if level < 0 or done < 0 or not math.isfinite(seconds):
         raise ValueError(f"level {level}, step {done}, {seconds} seconds")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Terms:
     content: float  # Σ over content layers of share · ½ Σ (a − target)²
     style: dict[str, float]  # by layer, 1 / (2 h w c)² Σ (G − target)²
     variation: float  # Σ of squared differences of neighbours
+    extra: dict[str, float] = field(default_factory=dict)  # by name, see `nstcore.style.extra`
 
 
 @dataclass(frozen=True)

@@ -12,23 +12,27 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor
 from nstcore.errors import ArgumentError
 from nstcore.models.vgg import VGG
+from nstcore.style.extra import Extra
 from nstcore.style.objective import Objective, halvings, layer_size, white_noise
 from nstcore.style.settings import Level, Settings
 from nstcore.style.tiles import cut
 
+Array = NDArray[Any]
 Shape = tuple[int, ...]
 
 MB = 1 << 20
 TILES = (2048, 1536, 1152, 768, 576, 384, 192)  # pixels, tried from the largest down
 SPARE = 9 / 8  # of the network's memory: how much of what is freed may be held
 WORKING = 24 * MB  # of the kernels: transformed weights and tiles
+FACE_ACTIVATIONS = 8 * MB  # of the face encoder and their gradients, for one chip in float32
 LBFGS_HISTORY = 10
 LBFGS_PROGRAM = 6 * MB  # SciPy's Fourier transforms
 PROBE = 128  # pixels of the picture whose costs are timed
@@ -109,6 +113,9 @@ def parts(
 ) -> dict[str, int]:
     """Bytes at the peak of a run at `shape`, by what they are for; `paintings` are the shapes at the final size."""
     item = network.dtype.itemsize
+    seen = network_bytes(network, settings, way, shape) + WORKING
+    if settings.keep_face:  # after the other network, in the same memory
+        seen = max(seen, FACE_ACTIVATIONS * item // 4 + WORKING)
     pixels, channels = shape[0] * shape[1], 3
     pictures = 4 * channels * (final[0] * final[1] + sum(a[0] * a[1] for a in paintings))
     if tuple(shape[:2]) != tuple(final[:2]):
@@ -125,7 +132,7 @@ def parts(
         "photograph and paintings": pictures,
         "picture and optimiser": item * channels * pixels * state,
         "content target": content,
-        "network": network_bytes(network, settings, way, shape) + WORKING,
+        "network": seen,
     }
 
 
@@ -163,11 +170,22 @@ def network_bytes(network: VGG, settings: Settings, way: Way, shape: Shape) -> i
     return most if way.low and not tiled else int(SPARE * most) + cutting
 
 
-def predict(network: VGG, settings: Settings, shape: Shape, paintings: Sequence[Shape], levels: list[Level]) -> Plan:
-    """What a run with these pictures will need; times a small picture to know the processor."""
+def predict(
+    network: VGG,
+    settings: Settings,
+    shape: Shape,
+    paintings: Sequence[Shape],
+    levels: list[Level],
+    extra: Extra | None = None,
+) -> Plan:
+    """What a run with these pictures will need; times a small picture, and one more cost, to know the processor."""
     way = choose(network, settings, shape, shape, paintings)
     counted = parts(network, settings, way, shape, shape, paintings)
-    return Plan(levels, way, sum(counted.values()), counted, _seconds(network, settings, shape, levels, way))
+    seconds = _seconds(network, settings, shape, levels, way)
+    if extra is not None:
+        evaluations = sum(level.steps for level in levels) * (SEARCHES if settings.optimizer == "lbfgs" else 1)
+        seconds += evaluations * _seconds_of(extra, white_noise((1, *shape[:2], 3), 0).astype(network.dtype))
+    return Plan(levels, way, sum(counted.values()), counted, seconds)
 
 
 def _seconds(network: VGG, settings: Settings, shape: Shape, levels: list[Level], way: Way) -> float:
@@ -191,6 +209,16 @@ def _seconds(network: VGG, settings: Settings, shape: Shape, levels: list[Level]
             once *= seen * (4 / 3 if way.keep_content else 5 / 3)  # forward passes besides the one with a way back
         total += once * level.steps * (SEARCHES if settings.optimizer == "lbfgs" else 1)
     return total
+
+
+def _seconds_of(extra: Extra, pixels: Array) -> float:
+    """Of one evaluation with its gradient, at the final size: at a smaller one fewer faces may count."""
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        extra.add(pixels, np.zeros_like(pixels))
+        times.append(time.perf_counter() - began)
+    return min(times)
 
 
 def _channels(network: VGG, name: str) -> int:

@@ -18,14 +18,15 @@ from nstcore.style.result import HistoryRow, Result
 
 
 def write_csv(path: str | Path, history: Sequence[HistoryRow]) -> None:
-    """Write one line a step: step, seconds, total, content, the style cost of each layer, tv, size in pixels."""
-    layers = list(history[0].style) if history else []
+    """Write one line a step: step, seconds, total, content, the style cost of each layer, tv, size; more costs."""
+    layers, more = (list(history[0].style), list(history[0].extra)) if history else ([], [])
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", "seconds", "total", "content", *(f"style_{name}" for name in layers), "tv", "size"])
+    table.writerow(["step", "seconds", "total", "content", *(f"style_{name}" for name in layers), "tv", "size", *more])
     for row in history:
         values = [row.total, row.content, *(row.style[name] for name in layers), row.tv]
-        table.writerow([row.step, f"{row.seconds:.3f}", *(f"{v:.9g}" for v in values), row.size])
+        rest = [f"{row.extra[name]:.9g}" for name in more]
+        table.writerow([row.step, f"{row.seconds:.3f}", *(f"{v:.9g}" for v in values), row.size, *rest])
     atomic_write(path, lambda stream: stream.write(text.getvalue().encode()))
 
 
@@ -40,6 +41,7 @@ def summary(result: Result) -> dict[str, Any]:
         "stopped": result.stopped,
         "loss_start": next((row.total for row in rows if row.size == rows[-1].size), None),
         "loss_end": rows[-1].total if rows else None,
+        **({"faces": [round(d, 4) for d in result.faces]} if result.faces else {}),
     }
 
 
@@ -50,6 +52,8 @@ def sentence(facts: dict[str, Any]) -> str:
         return f"{size}, {facts['stopped']} before the first step: the picture is the start"
     text = f"{size}, {facts['steps']} steps in {facts['seconds']:.1f} s"
     text += f", loss {facts['loss_start']:.4g} -> {facts['loss_end']:.4g}"
+    if facts.get("faces"):
+        text += "; faces at " + ", ".join(f"{d:.2f}" for d in facts["faces"]) + " from the photograph"
     return text + (f"; {facts['stopped']}, this is what was reached" if facts["stopped"] else "")
 
 
@@ -58,6 +62,8 @@ def curves(history: Sequence[HistoryRow]) -> dict[str, list[float]]:
     lines = {"total": [r.total for r in history], "content": [r.content for r in history]}
     for name in history[0].style if history else ():
         lines[f"style {name}"] = [r.style[name] for r in history]
+    for name in history[0].extra if history else ():
+        lines[name] = [r.extra[name] for r in history]
     return lines
 
 

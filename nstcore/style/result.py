@@ -20,6 +20,7 @@ class HistoryRow:
     """The costs of the picture that a step started from. `content`, `style` and `tv` are raw, before any weight.
 
     size: longer side of that picture, in pixels; costs of different sizes do not compare.
+    extra: further raw costs by name: ``faces`` (squared distances of encodings), ``still`` (changes of still parts).
     """
 
     step: int
@@ -29,6 +30,7 @@ class HistoryRow:
     style: dict[str, float]
     tv: float
     size: int = 0
+    extra: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,14 @@ class Result:
     """The picture, float32 (h, w, 3) in [0, 1], and how the costs went.
 
     stopped: why the run ended before its last step ("interrupted", "converged", "diverged"), or None.
+    faces: with `keep_face`, how far the encoding of each face, the largest first, is from the photograph's.
     """
 
     image: Array
     history: list[HistoryRow] = field(default_factory=list)
     settings: Settings = field(default_factory=Settings)
     stopped: str | None = None
+    faces: list[float] = field(default_factory=list)
 
 
 def visible(pixels: Array) -> Array:

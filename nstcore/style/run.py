@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from nstcore.images import resize_to
 from nstcore.models.vgg import VGG
 from nstcore.style import checkpoint
 from nstcore.style.descent import optimizer_for
+from nstcore.style.extra import Combined, ExtraAt
 from nstcore.style.objective import Objective, Terms, white_noise
 from nstcore.style.plan import Way, choose
 from nstcore.style.result import HistoryRow, Progress, Result, visible
@@ -63,9 +64,10 @@ class Run:
         callback: Callable[[Progress], None] | None = None,
         finish: Callable[[Array], Array] = lambda image: image,
         saving: Saving | None = None,
+        extras: Sequence[ExtraAt] = (),
     ) -> None:
         self.network, self.scene, self.settings, self.levels = network, scene, settings, levels
-        self.callback, self.finish, self.saving = callback, finish, saving
+        self.callback, self.finish, self.saving, self.extras = callback, finish, saving, extras
         self.rows: list[HistoryRow] = []
         self._terms: dict[float, Terms] = {}  # by total, since a line search tries pictures that it does not keep
         self._signals = Signals()
@@ -112,7 +114,7 @@ class Run:
         self.state, self._kept, self._before = state, state.pixels.data.copy(), snapshot.seconds
         self.rows = list(snapshot.history)
 
-    def _all_levels(self, objectives: list[Objective]) -> None:
+    def _all_levels(self, objectives: list[Combined]) -> None:
         while True:
             objective = objectives.pop() if objectives else self._objective()
             optimizer = self.state.optimizer
@@ -129,14 +131,16 @@ class Run:
             photo = self.scene.at(self.levels[following].size, self.settings.style_scale).photo
             self.state = self._fresh(following, resize_to(self._picture(), photo.shape[0], photo.shape[1]))
 
-    def _objective(self) -> Objective:
+    def _objective(self) -> Combined:
         scene = self.scene.at(self.levels[self.state.level].size, self.settings.style_scale)
         way = self.ways[self.state.level]
         given = self.network, scene.photo, scene.paintings
         masks = scene.regions, scene.sources
         if way.tile is not None:
-            return TiledObjective(*given, self.settings, *masks, way.tile, way.keep_content)
-        return Objective(*given, replace(self.settings, memory="low" if way.low else "normal"), *masks)
+            objective: Objective = TiledObjective(*given, self.settings, *masks, way.tile, way.keep_content)
+        else:
+            objective = Objective(*given, replace(self.settings, memory="low" if way.low else "normal"), *masks)
+        return Combined(objective, [at(scene.photo) for at in self.extras])
 
     def _way(self, level: Level) -> Way:
         """How the costs of a size are computed within the memory that there is."""
@@ -149,7 +153,8 @@ class Run:
         start = moved(picture[None].astype(self.network.dtype), current_backend())
         pixels = Tensor(start, requires_grad=True)
         average = np.zeros_like(pixels.data) if self.settings.average else None
-        return State(level, pixels, optimizer_for(pixels, self.settings, self.scene.everywhere), average=average)
+        alike = self.scene.everywhere and not self.extras
+        return State(level, pixels, optimizer_for(pixels, self.settings, alike), average=average)
 
     def _why_over(self) -> str | None:
         """Why the current size is done before its last step, or None when it took them all or is not done."""
@@ -164,7 +169,7 @@ class Run:
     def _level_is_over(self) -> bool:
         return self.state.done >= self.levels[self.state.level].steps or self._why_over() is not None
 
-    def _step(self, objective: Objective) -> None:
+    def _step(self, objective: Combined) -> None:
         """One step of the optimiser, after which everything is consistent, or, if it is interrupted, as before it."""
         pixels, optimizer = self.state.pixels, self.state.optimizer
         searching = isinstance(optimizer, optim.LBFGS)  # it moves the pixels before it knows the loss
@@ -200,9 +205,8 @@ class Run:
 
     def _row(self, terms: Terms) -> HistoryRow:
         size = self.levels[self.state.level].size
-        return HistoryRow(
-            len(self.rows) + 1, self._seconds(), terms.total, terms.content, terms.style, terms.variation, size
-        )
+        step, costs = len(self.rows) + 1, (terms.total, terms.content, terms.style, terms.variation)
+        return HistoryRow(step, self._seconds(), *costs, size, terms.extra)
 
     def _seconds(self) -> float:
         return self._before + time.perf_counter() - self._began

@@ -52,6 +52,8 @@ class Settings:
     average: of "adam" and "gd": the result is the average of the pictures on the way, each step's weight being this
     much of the next one's; 0 takes the last picture.
     pooling: of the network, "max" or "avg" (a network that is passed has its own). seed: of the white noise.
+    keep_face: also keep the faces of the photograph: face_weight times the squared distance between the encodings of
+    each face in the picture and in the photograph is added; see `nstcore.style.faces_term`.
     memory: "low" computes the first layer, the largest, once more when its gradient is due instead of keeping it: the
     same picture, bit for bit, in less memory, a little later. A number of bytes makes the run fit into them, by that
     or by tiles (see `nstcore.style.tiles`), and refuses what cannot.
@@ -75,6 +77,8 @@ class Settings:
     average: float = 0.0
     pooling: Pooling = "max"
     seed: int = 0
+    keep_face: bool = False
+    face_weight: float = 1e4
     memory: Memory | int = "normal"
 
     def __post_init__(self) -> None:
@@ -82,8 +86,10 @@ class Settings:
         _whole("steps", self.steps, 1, 1_000_000)
         _whole("start_size", self.start_size, SMALLEST, LARGEST)
         _whole("seed", self.seed, 0, 2**63 - 1)
-        for name in ("content_weight", "style_weight", "tv_weight"):
+        for name in ("content_weight", "style_weight", "tv_weight", "face_weight"):
             _weight(name, getattr(self, name))
+        if not isinstance(self.keep_face, (bool, np.bool_)):
+            raise ArgumentError(f"[style] expects keep_face as True or False, got {self.keep_face!r}")
         if self.content_weight == self.style_weight == 0:
             raise ArgumentError("[style] expects content_weight or style_weight above 0, got 0 for both")
         if self.learning_rate is not None:

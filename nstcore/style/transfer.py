@@ -16,6 +16,7 @@ from nstcore.models.vgg import VGG, vgg16
 from nstcore.ops._op import whole
 from nstcore.style import checkpoint as checkpoints
 from nstcore.style import colors
+from nstcore.style.extra import ExtraAt
 from nstcore.style.plan import Plan, predict
 from nstcore.style.result import Progress, Result
 from nstcore.style.run import Run, Saving
@@ -73,14 +74,20 @@ def transfer(
     least = check_sides(network, settings, scene)
     levels = settings.levels(narrowest(scene, settings), least)
     made_with = checkpoints.identity(network, scene, settings) if checkpoint or resume else {}
+    photo = scene.photo
     scene, finish = recolored(scene, settings)
     network.to(current_backend())  # once, not in every step
+    faces = kept_faces(network, settings, photo, scene.photo)
+    extras: list[ExtraAt] = [] if faces is None else [lambda small: faces.term(small, settings.face_weight)]
     saving = None if checkpoint is None else Saving(Path(checkpoint), every, made_with)
     with reuse():
-        run = Run(network, scene, settings, levels, callback, finish, saving)
+        run = Run(network, scene, settings, levels, callback, finish, saving, extras)
         if resume is not None:
             run.restore(checkpoints.load(resume, made_with))
-        return run.go()
+        result = run.go()
+    if faces is not None:
+        result.faces = faces.distances(result.image)
+    return result
 
 
 def plan_transfer(
@@ -108,9 +115,26 @@ def plan_transfer(
     scene = read_scene(content, many, settings, max_pixels=max_pixels)
     levels = settings.levels(narrowest(scene, settings), check_sides(network, settings, scene))
     shape, paintings = scene.photo.shape, [painting.shape for painting in scene.paintings]
-    del scene
     network.to(current_backend())
-    return predict(network, settings, shape, paintings, levels)
+    faces = kept_faces(network, settings, scene.photo, scene.photo)
+    term = None if faces is None else faces.term(scene.photo, settings.face_weight)
+    del scene
+    return predict(network, settings, shape, paintings, levels, term)
+
+
+def kept_faces(network: VGG, settings: Settings, photo: Array, painted: Array) -> Any:
+    """The faces that `keep_face` keeps, or None without it; `ImageError` when there are none.
+
+    photo: as it was read; painted: the same in the colours of the run.
+    """
+    if not settings.keep_face:
+        return None
+    from nstcore.style.faces_term import Faces, no_face
+
+    found = Faces.of(photo, painted, network.dtype)
+    if found is None:
+        raise no_face(settings.size)
+    return found
 
 
 def settings_of(options: dict[str, Any]) -> Settings:
