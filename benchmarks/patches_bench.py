@@ -23,7 +23,7 @@ from nstcore.backend.memory import reuse
 from nstcore.demo import PICTURES, picture_path
 from nstcore.images import load, resize_to, save
 from nstcore.visualize import index_patches
-from nstcore.visualize.index import fill_index
+from nstcore.visualize.fill import fill_index
 from nstcore.visualize.patches import default_layers
 from nstcore.visualize.pictures import pictures
 
@@ -55,7 +55,8 @@ def main() -> None:
         full = index_patches(net, known)
 
         def later() -> float:  # the same pictures once more: as good as those that are there, and not better
-            again = replace(full, found=replace(full.found, done=0))
+            layers = {name: replace(part, done=0) for name, part in full.found.layers.items()}
+            again = replace(full, found=replace(full.found, layers=layers))
             return float(fill_index(net, known, again).layers["conv5_3"].value[0, 0])
 
         def index() -> float:

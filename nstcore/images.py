@@ -59,18 +59,34 @@ def load(source: Source, *, size: int | None = None, min_side: int = 1, max_pixe
         >>> load(np.full((2, 4), 255, np.uint8), size=2).shape
         (1, 2, 3)
     """
+    return _load(source, size, True, min_side, max_pixels)
+
+
+def load_within(source: Source, size: int | None, *, max_pixels: int = MAX_PIXELS) -> FloatImage:
+    """As `load`, but a picture whose longer side is at most `size` keeps its own.
+
+    >>> load_within(np.full((2, 4), 255, np.uint8), 8).shape, load_within(np.full((2, 4), 255, np.uint8), 2).shape
+    ((2, 4, 3), (1, 2, 3))
+    """
+    return _load(source, size, False, 1, max_pixels)
+
+
+def _load(source: Source, size: int | None, enlarge: bool, min_side: int, max_pixels: int) -> FloatImage:
     for option, value in (("size", size), ("min_side", min_side), ("max_pixels", max_pixels)):
         if value is not None:
             _check_positive(option, value)
+    most = size if enlarge else None
+
+    def check(name: str, shape: tuple[int, ...]) -> None:
+        _check_pixels(name, shape, min_side, max_pixels, most)
+
     if isinstance(source, np.ndarray):
         _check_picture_array("image", source, channels=(1, 3, 4))
-        _check_pixels("the array", source.shape[:2], min_side, max_pixels, size)
+        check("the array", source.shape[:2])
         pixels = _blend_array(source)
     else:
-        pixels = _decode.read(
-            source, max_pixels, lambda name, shape: _check_pixels(name, shape, min_side, max_pixels, size)
-        )
-    if size is not None:
+        pixels = _decode.read(source, max_pixels, check)
+    if size is not None and (enlarge or max(pixels.shape[:2]) > size):
         pixels = _resize_to(pixels, *_fitted(pixels.shape[:2], size))
     result = _unit_floats(pixels).astype(np.float32, copy=pixels is source)
     return np.repeat(result[:, :, None], 3, axis=2) if result.ndim == 2 else result

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from nstcore.cli import _pictures, _progress, _stop
-from nstcore.errors import ArgumentError
 
 
 def dream(
@@ -30,7 +29,8 @@ def dream(
     octaves: Annotated[int, typer.Option(help="Sizes to begin small from.")] = 3,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     start: Annotated[Path | None, typer.Option("--from", help="Start from this picture instead of noise.")] = None,
-    net: Annotated[str, typer.Option(help=f"{', '.join(_pictures.NETWORKS)}.")] = "vgg16",
+    max_pixels: _pictures.MaxPixels = _pictures.MAX_PIXELS,
+    net: _pictures.Net = None,
     weights: Annotated[Path | None, typer.Option(help="Weights (.npz) instead of the embedded ones.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> int:
@@ -40,21 +40,18 @@ def dream(
     """
     import numpy as np
 
-    from nstcore.files import check_output
     from nstcore.images import check_size, check_suffix, load, save
     from nstcore.visualize.maximize import maximize
     from nstcore.visualize.network import units_of
 
     check_suffix(output)
-    check_output(output, inputs=[path for path in (start, weights) if path is not None])
-    numbers = _pictures.units("dream", unit)
+    _pictures.check_output(output, [path for path in (start, weights) if path is not None])
+    wanted = _pictures.units("dream", unit, "--unit")
     network = _pictures.network("dream", net, weights)
-    (name,) = _one_layer(_pictures.layers("dream", layer, network))
-    counts = units_of(network, [name])
-    numbers = list(range(counts[name])) if numbers is None else numbers
-    _pictures.check_units(numbers, counts)
+    name = _pictures.one_layer("dream", layer, network)
+    numbers = wanted.of(name, units_of(network, [name])[name])
     check_size(output, size, size * len(numbers))
-    picture = None if start is None else load(start, size=size)
+    picture = None if start is None else load(start, size=size, max_pixels=max_pixels)
     made, rows = [], []
     with _progress.counter("dreaming", steps * len(numbers), as_json) as show:
         for at, number in enumerate(numbers):
@@ -84,9 +81,3 @@ def dream(
 
 def _tell(show: Callable[[int, str], None], done: int, step: Any) -> None:
     show(done + step.step, f"activation {step.activation:.4g}")
-
-
-def _one_layer(names: list[str]) -> list[str]:
-    if len(names) != 1:
-        raise ArgumentError(f"[dream] expects one --layer, got {', '.join(names)}")
-    return names

@@ -25,7 +25,8 @@ from nstcore.ops._op import (
     register,
     whole,
 )
-from nstcore.ops.elementwise import float_operand, operand
+from nstcore.ops.elementwise import float_operand, operand, relu, relu_rule
+from nstcore.ops.pool import max_pool2d
 
 REAL = (int, float, np.integer, np.floating)
 
@@ -55,6 +56,8 @@ def batch_norm(
     """
     if activation not in (None, "relu"):
         raise ArgumentError(f"[batch_norm] expects activation None or 'relu', got {activation!r}")
+    if activation and relu_rule() != "gradient":  # the fused one knows the true derivative only
+        return relu(batch_norm(x, scale, shift, moments, eps, None, found))
     return _run(BATCH_NORM, x, scale, shift, moments, eps, found, relu=activation == "relu")
 
 
@@ -72,6 +75,8 @@ def batch_norm_pool2d(
     x = operand(x, None)
     if len(x.shape) == 4 and min(x.shape[1:3]) < 2:
         raise ShapeError(f"[batch_norm_pool2d] expects pictures of at least 2 x 2, got {x.shape}")
+    if relu_rule() != "gradient":
+        return max_pool2d(batch_norm(x, scale, shift, moments, eps, "relu", found), 2)
     return _run(BATCH_NORM_POOL2D, x, scale, shift, moments, eps, found)
 
 

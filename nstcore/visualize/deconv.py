@@ -121,12 +121,25 @@ def project(
     padding depends on the picture's size), all of it is.
     """
     part, inside = window(field, place, picture.shape)
-    values, found = _back(net, layer, unit, picture[part], inside, activation, method)
-    if abs(found - activation) > _SAME * max(abs(activation), 1e-6):
+    try:
+        values, found = _back(net, layer, unit, picture[part], inside, activation, method)
+    except ShapeError:  # a part that the network cannot be computed of
+        found = np.nan
+    if not is_same(found, activation):
         part = (slice(0, picture.shape[0]), slice(0, picture.shape[1]))
         values, found = _back(net, layer, unit, picture, place, activation, method)
     box = field.box(*place)
     return Projection(cut(values, box, (part[0].start, part[1].start)), box, place, found)
+
+
+def is_same(found: float, activation: float) -> bool:
+    """Whether a unit has the same activation in a part of a picture as in the whole, to rounding; NaN never is."""
+    return abs(found - activation) <= _SAME * max(abs(activation), 1e-6)
+
+
+def is_within(place: Place, shape: tuple[int, ...]) -> bool:
+    """Whether activations of this shape, (n, h', w', c), have the place."""
+    return 0 <= place[0] < shape[1] and 0 <= place[1] < shape[2]
 
 
 def _back(
@@ -136,8 +149,8 @@ def _back(
     x = Tensor(np.ascontiguousarray(picture[None]), requires_grad=True)
     with frozen(net), relu_backward(RULES[method]):
         y = activations(net, x, layer)
-        if not (place[0] < y.shape[1] and place[1] < y.shape[2]):
-            return np.zeros_like(picture), float("nan")
+        if not is_within(place, y.shape):
+            return np.zeros_like(picture), np.nan
         found = float(y.data[0, place[0], place[1], unit])
         seed = np.zeros_like(y.data)
         seed[0, place[0], place[1], unit] = activation if method == "deconv" else 1.0

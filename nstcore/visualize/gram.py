@@ -68,7 +68,10 @@ class Correlations:
 
 @dataclass(frozen=True)
 class ChannelPair:
-    """Two channels, how correlated they are, and what they were chosen by: the same, or their share of a difference."""
+    """Two channels, how correlated they are, and what they were chosen by: the same, or their share of a difference.
+
+    Where the energies of one channel differ, first and second are the same one, and the correlation is 1.
+    """
 
     first: int
     second: int
@@ -100,7 +103,8 @@ def style_difference(one: Correlations, other: Correlations, count: int = 10) ->
     """The pairs of channels that make two pictures' styles differ most, with the share of the difference each has.
 
     Of J_style ∝ Σ_kk' (G_kk' − G'_kk')², with G per place, the two equal entries of a pair k ≠ k' have the share
-    2 (G_kk' − G'_kk')² / Σ. A channel is in at most two pairs. `correlation` is that of the first picture.
+    2 (G_kk' − G'_kk')² / Σ, and a channel's energy, k = k', has (G_kk − G'_kk)² / Σ. A channel is in at most two pairs.
+    `correlation` is that of the first picture.
     Raises `ArgumentError` when the two are not of one layer.
     Source: Gatys, Ecker, Bethge, CVPR 2016, equation 4.
 
@@ -116,8 +120,9 @@ def style_difference(one: Correlations, other: Correlations, count: int = 10) ->
     total = float(squares.sum())
     if total == 0:
         return []
-    first, second = np.triu_indices(len(squares), 1)
-    return one._taken(first, second, 2 * squares[first, second] / total, count)
+    first, second = np.triu_indices(len(squares))
+    times = np.where(first == second, 1, 2)
+    return one._taken(first, second, times * squares[first, second] / total, count)
 
 
 def _order(correlation: Array) -> Array:

@@ -8,7 +8,9 @@ that runs more than once is ``name``, ``name#2`` and so on; and what the network
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,24 @@ def check_network(net: Any) -> Module:
     return net.to(current_backend())
 
 
+@contextmanager
+def evaluating(net: Module) -> Iterator[None]:
+    """Let all parts of `net` work as trained in a ``with`` block; afterwards those learn again that did before.
+
+    A network that is looked at must not change: batch normalisation would move its running moments.
+    """
+    before = [(part, vars(part).get("training")) for part in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for part, training in before:
+            if training is None:  # it had the class's own
+                vars(part).pop("training", None)
+            else:
+                part.training = training
+
+
 def is_named(net: Module) -> bool:
     """Whether the network lists its layers itself."""
     return hasattr(net, "walk") and hasattr(net, "layers")
@@ -60,12 +80,17 @@ def layer_names(net: Module, probe: Sequence[int] = PROBE) -> list[str]:
     if is_named(check_network(net)):
         return list(net.layers)  # type: ignore[attr-defined]
     found: list[str] = []
-    with no_grad():
+
+    def run(picture: Tensor) -> None:
+        found.clear()
         try:
-            _visit_parts(net, blank(net, probe), lambda name, _: found.append(name))
+            with evaluating(net):
+                _visit_parts(net, picture, lambda name, _: found.append(name))
         except ShapeError:  # dense layers at the end may be for pictures of one size
-            if not found:
+            if not found or not picture.shape[0]:
                 raise
+
+    without_work(net, probe, run)
     return found
 
 
@@ -99,13 +124,20 @@ def visit(net: Module, images: Tensor, layers: Sequence[str], seen: Visit) -> No
     """Send `images` (n, h, w, 3) through `net` and call ``seen(name, activation)`` for each of `layers`.
 
     It is called as soon as the layer is computed; what it does not keep is gone before the next ones are, and nothing
-    above the last of `layers` is computed. Raises what the network raises, such as `ShapeError` for a small picture.
+    above the last of `layers` is computed. The network works as trained (`evaluating`), whatever it did before.
+    Raises what the network raises, such as `ShapeError` for a small picture.
     """
-    if is_named(net):
-        for name, x in net.walk(images, layers):  # type: ignore[attr-defined]
-            seen(name, x)
-            del x  # the generator holds the only other reference
-        return
+    with evaluating(net):
+        if is_named(net):
+            for name, x in net.walk(images, layers):  # type: ignore[attr-defined]
+                seen(name, x)
+                del x  # the generator holds the only other reference
+        else:
+            _visit_some(net, images, layers, seen)
+
+
+def _visit_some(net: Module, images: Tensor, layers: Sequence[str], seen: Visit) -> None:
+    """`visit` of a network that does not list its layers itself."""
     left = set(layers)
 
     def pick(name: str, x: Tensor) -> None:
@@ -176,14 +208,40 @@ def without_work(net: Module, size: Sequence[int], run: Callable[[Tensor], objec
 
 
 def network_digest(net: Module) -> str:
-    """SHA-256, in hex, of what the network computes with: its type, settings and parameters."""
+    """SHA-256, in hex, of what the network computes with: its parts, their settings and parameters.
+
+    Settings are the attributes that are numbers, texts or functions, also in lists and dicts; of classes that are not
+    ours the instructions of ``forward`` count, too. Whether it learns does not: it is looked at as trained.
+    """
     digest = hashlib.sha256()
-    facts = [type(net).__name__, *(f"{name}: {type(part).__name__}" for name, part in net.named_parts())]
-    for part in (net, *(part for _, part in net.named_parts())):
-        facts += [f"{k}={v!r}" for k, v in sorted(vars(part).items()) if isinstance(v, (str, int, float, tuple, bool))]
-    facts += [repr(getattr(net, "_preprocessing", None))]
-    digest.update("\n".join(facts).encode())
+    for name, part in (("", net), *net.named_parts()):
+        facts = {key: value for key, value in vars(part).items() if key != "training"}
+        digest.update(f"{name}: {type(part).__name__} {_described(facts)}\n".encode("utf-8", "surrogatepass"))
+        if not type(part).__module__.startswith("nstcore."):
+            digest.update(_instructions(type(part).forward).encode())
     for name, array in net.state_dict().items():
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _described(value: Any) -> str:
+    """A setting as text that is the same in every process; arrays and parts, which count elsewhere, as their type."""
+    if isinstance(value, (str, bytes, int, float, complex, bool, np.generic, np.dtype, type(None))):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(sorted(f"{key!r}: {_described(part)}" for key, part in value.items())) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_described, value)) + "]"
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(sorted(map(_described, value))) + "}"
+    return f"{getattr(value, '__qualname__', type(value).__qualname__)} {_instructions(value)}"
+
+
+def _instructions(function: Any) -> str:
+    """What a Python function does, as text: its instructions, names and constants; nothing of anything else."""
+    code = getattr(function, "__code__", function)
+    if not isinstance(code, CodeType):
+        return ""
+    constants = [_instructions(part) if isinstance(part, CodeType) else _described(part) for part in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor, no_grad
 from nstcore.backend.arrays import to_host
-from nstcore.errors import ArgumentError
+from nstcore.errors import ArgumentError, ShapeError
 from nstcore.nn.module import Module
 from nstcore.ops._op import pair
-from nstcore.visualize.deconv import Place, check_place, highest_place, prepare, window
+from nstcore.visualize.deconv import Place, check_place, highest_place, is_same, is_within, prepare, window
 from nstcore.visualize.network import activations, check_network, check_unit
 from nstcore.visualize.receptive_field import Box, ReceptiveField
 
@@ -96,9 +96,7 @@ def occlude(
     box = field.box(*place)
     part, inside = window(field, place, picture.shape)
     with no_grad():
-        seen = to_host(activations(net, Tensor(np.ascontiguousarray(picture[part][None])), layer).data)
-        same = seen.shape[1] > inside[0] and seen.shape[2] > inside[1]
-        if not same or abs(seen[0, inside[0], inside[1], unit] - activation) > 1e-3 * max(abs(activation), 1e-6):
+        if not is_same(_value(net, layer, unit, picture[part], inside), activation):
             part, inside = np.s_[0 : picture.shape[0], 0 : picture.shape[1]], place
         bounds = [(max(0, box[a]), min(box[a + 2], picture.shape[a])) for a in (0, 1)]
         tops, lefts = (range(low, high, step) for (low, high), step in zip(bounds, steps, strict=True))
@@ -114,3 +112,12 @@ def occlude(
             values[start : start + _BATCH] = to_host(found)
     shape = (len(tops), len(lefts))
     return Occlusion(values.reshape(shape), np.array(corners).reshape(*shape, 2), sides, activation, place, box)
+
+
+def _value(net: Module, layer: str, unit: int, picture: Array, place: Place) -> float:
+    """A unit's activation at a place of a picture; NaN where there is none."""
+    try:
+        seen = activations(net, Tensor(np.ascontiguousarray(picture[None])), layer).data
+    except ShapeError:
+        return np.nan
+    return float(seen[0, place[0], place[1], unit]) if is_within(place, seen.shape) else np.nan

@@ -19,9 +19,13 @@ from nstcore.visualize.show import Shown, plain, spotlight
 Array = NDArray[Any]
 STYLE = """
 nav { position: sticky; top: 0; background: Canvas; padding: .6rem 0; z-index: 1; border-bottom: 1px solid #8884 }
-nav a, nav label { margin-right: .7rem; white-space: nowrap } nav a.here { font-weight: bold; text-decoration: none }
-section { scroll-margin-top: 6rem } body.single section.layer:not(.here) { display: none }
-.unit { display: flex; gap: .8rem; margin: .5rem 0; align-items: flex-start; scroll-margin-top: 6rem }
+nav a { margin-right: .7rem; white-space: nowrap } nav a.here { font-weight: bold; text-decoration: none }
+.controls { display: flex; flex-wrap: wrap; gap: .3rem .7rem; align-items: center; margin-top: .4rem }
+.controls button { font: inherit; font-size: .9rem; padding: .25rem .8rem; cursor: pointer }
+.controls button:disabled { cursor: default } .controls label { white-space: nowrap }
+section, .unit { scroll-margin-top: calc(var(--nav, 6rem) + .5rem) }
+body.single section.layer:not(.here) { display: none }
+.unit { display: flex; gap: .8rem; margin: .5rem 0; align-items: flex-start }
 .unit h3 { font-size: .95rem; margin: 0; flex: 0 0 5.5rem }
 .unit h3 small { display: block; font-weight: normal; opacity: .7 }
 .strips { flex: 1 1 auto; min-width: 0 } .strip { display: grid; gap: 3px; margin-bottom: 3px; max-width: 62rem }
@@ -31,32 +35,73 @@ section { scroll-margin-top: 6rem } body.single section.layer:not(.here) { displ
 .pair .strip { max-width: 40rem } .maps { display: flex; flex-wrap: wrap; gap: 1rem } .maps figure { flex: 0 1 20rem }
 .matrix img { image-rendering: pixelated; max-width: 34rem } .matrix { flex: 0 1 34rem }
 @media (max-width: 40rem) {
-  nav { position: static } section, .unit { scroll-margin-top: 0 }
+  nav .links { overflow-x: auto; white-space: nowrap; padding-bottom: .3rem }
+  .controls button { min-height: 2.6rem; flex: 1 1 8rem }
   .unit { display: block } .unit h3 small { display: inline; margin-left: .5rem }
 }
 """
 _BRIGHT = 99.0  # per cent of a product's places that are not drawn at full brightness
 SCRIPT = """<script>
-const sections = [...document.querySelectorAll('section.layer')], links = [...document.querySelectorAll('nav a')];
-let at = 0;
-function show(i, scroll) {
-  at = (i + sections.length) % sections.length;
+const sections = [...document.querySelectorAll('section.layer')];
+const links = [...document.querySelectorAll('nav a')], nav = document.querySelector('nav');
+let at = -1, jumped = false;
+function measure() { document.documentElement.style.setProperty('--nav', nav.offsetHeight + 'px'); }
+function go(element) { jumped = true; element.scrollIntoView(); }
+function mark(i) {
+  if (i === at) return;
+  at = i;
   sections.forEach((s, k) => s.classList.toggle('here', k === at));
   links.forEach((a, k) => a.classList.toggle('here', k === at));
-  if (scroll) sections[at].scrollIntoView();
+  document.querySelector('#previous').disabled = at === 0;
+  document.querySelector('#next').disabled = at === sections.length - 1;
+  const bar = links[at].parentElement, link = links[at];
+  bar.scrollLeft = link.offsetLeft - bar.offsetLeft - (bar.clientWidth - link.offsetWidth) / 2;
 }
-const wanted = sections.findIndex(s => location.hash === '#' + s.id || location.hash.startsWith('#' + s.id + ':'));
-show(Math.max(0, wanted), wanted >= 0);
-links.forEach((a, k) => a.addEventListener('click', () => show(k)));
+function show(i) {
+  if (i < 0 || i >= sections.length) return;
+  mark(i);
+  history.replaceState(null, '', '#' + sections[i].id);
+  go(sections[i]);
+}
+function follow() {
+  const name = decodeURIComponent(location.hash.slice(1));
+  const i = sections.findIndex(s => name === s.id || name.startsWith(s.id + ':'));
+  if (i < 0) return false;
+  mark(i);
+  go(document.getElementById(name) || sections[i]);
+  return true;
+}
+function look() {
+  if (document.body.classList.contains('single')) return;
+  if (jumped) { jumped = false; return; }  // the section that was asked for may be too short to reach the top
+  const line = nav.getBoundingClientRect().bottom + 40;
+  const end = innerHeight + scrollY >= document.documentElement.scrollHeight - 2;
+  let i = sections.findLastIndex(s => s.getBoundingClientRect().top <= line);
+  if (end && sections.at(-1).getBoundingClientRect().top < innerHeight) i = sections.length - 1;
+  mark(Math.max(0, i));
+}
+let waits = false;
+addEventListener('scroll', () => {
+  if (waits) return;
+  waits = true;
+  requestAnimationFrame(() => { waits = false; look(); });
+}, { passive: true });
+addEventListener('hashchange', follow);
+addEventListener('resize', measure);
+links.forEach(a => a.addEventListener('click', () => { if (a.hash === location.hash) follow(); }));
+document.querySelector('#previous').addEventListener('click', () => show(at - 1));
+document.querySelector('#next').addEventListener('click', () => show(at + 1));
 document.querySelector('#single').addEventListener('change', e => {
-  document.body.classList.toggle('single', e.target.checked); sections[at].scrollIntoView();
+  document.body.classList.toggle('single', e.target.checked); go(sections[at]);
 });
 document.querySelectorAll('input[data-kind]').forEach(box => box.addEventListener('change', () =>
   document.querySelectorAll('.strip.' + box.dataset.kind).forEach(s => s.hidden = !box.checked)));
 document.addEventListener('keydown', e => {
-  if (e.target.tagName === 'INPUT' && e.target.type !== 'checkbox') return;
-  if (e.key === 'ArrowRight') show(at + 1, true); else if (e.key === 'ArrowLeft') show(at - 1, true);
+  if (e.altKey || e.ctrlKey || e.metaKey) return;
+  if (e.key === 'ArrowRight') show(at + 1); else if (e.key === 'ArrowLeft') show(at - 1);
 });
+measure();
+if (!follow()) mark(0);
 </script><style>.strip[hidden] { display: none }</style>"""
 
 
@@ -80,8 +125,12 @@ def write_patches(
         for kind in kinds
         if len(kinds) > 1
     )
-    single = '<label><input type="checkbox" autocomplete="off" id="single"> one layer at a time (← →)</label>'
-    parts = [f"<nav>{links}<br>{single} {boxes}</nav>"]
+    single = '<label><input type="checkbox" autocomplete="off" id="single"> one layer at a time</label>'
+    steps = (
+        '<button type="button" id="previous" title="previous layer (←)">‹ previous</button>'
+        '<button type="button" id="next" title="next layer (→)">next ›</button>'
+    )
+    parts = [f'<nav><div class="links">{links}</div><div class="controls">{steps} {single} {boxes}</div></nav>']
     for name, field in fields.items():
         mine = {unit: shown for (layer, unit), shown in rows.items() if layer == name}
         units = "".join(_unit(name, unit, shown, kinds, count, field) for unit, shown in mine.items())
@@ -183,11 +232,14 @@ def _pairs(
     blocks = []
     for pair in pairs:
         ratio = f", {pair.score:.1%} {share_of}" if share_of else ""
+        alone = pair.first == pair.second
         title = f"{layer}: {pair.first} and {pair.second}, correlation {pair.correlation:.2f}{ratio}"
+        if alone:
+            title = f"{layer}: {pair.first} with itself{ratio}"
         strips = "".join(
             f'<div class="unit"><h3>unit {unit}</h3><div class="strips">'
             f"{_strip(cells[layer, unit], 'patch', count, found.field.size[0])}</div></div>"
-            for unit in (pair.first, pair.second)
+            for unit in ((pair.first,) if alone else (pair.first, pair.second))
             for found in [overlays[0][2]]
         )
         products = [found.together(pair.first, pair.second) for _, _, found in overlays]

@@ -9,13 +9,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError, DTypeError, ImageError, NstError
-from nstcore.images import MAX_PIXELS, load, resize
+from nstcore.images import MAX_PIXELS, load_within
 
 Array = NDArray[Any]
 SUFFIXES = frozenset(
@@ -24,9 +24,20 @@ SUFFIXES = frozenset(
 AHEAD = 3  # decoded pictures that wait at most
 
 
+class Decoded(NamedTuple):
+    """A picture's number; itself, or the error of one that cannot be read; and a digest of its pixels, never 0."""
+
+    number: int
+    picture: Array | NstError
+    digest: int
+
+
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures by number. `size` limits the longer side: larger ones are shrunk to it, smaller ones stay."""
+    """Pictures by number. `size` limits the longer side: larger ones are shrunk to it, smaller ones stay.
+
+    max_pixels: the most that a picture may have before; larger ones are refused, before they are decoded.
+    """
 
     names: tuple[str, ...]
     sources: tuple[Any, ...]
@@ -37,13 +48,24 @@ class Pictures:
         return len(self.names)
 
     def load(self, number: int) -> Array:
-        """Picture (h, w, 3), float32 in [0, 1]; `ImageError` when it cannot be read."""
-        picture = load(self.sources[number], max_pixels=self.max_pixels)
-        return resize(picture, self.size) if self.size and max(picture.shape[:2]) > self.size else picture
+        """Picture (h, w, 3), float32 in [0, 1]; `ImageError` when it cannot be read, or memory does not suffice."""
+        try:
+            return load_within(self.sources[number], self.size, max_pixels=self.max_pixels)
+        except MemoryError as error:
+            raise ImageError(f"[image] {self.names[number]} does not fit into memory") from error
+
+    def _decoded(self, number: int) -> Decoded:
+        try:
+            picture = self.load(number)
+        except NstError as error:
+            return Decoded(number, error, 0)
+        pixels = np.ascontiguousarray(picture)
+        digest = hashlib.blake2b(pixels.data, digest_size=8, salt=repr(pixels.shape).encode()[:16]).digest()
+        return Decoded(number, picture, int.from_bytes(digest, "little") or 1)
 
     def digest(self) -> str:
         """SHA-256, in hex, of what tells one set from another: of files names, sizes and times of change."""
-        digest = hashlib.sha256(f"size {self.size}".encode())
+        digest = hashlib.sha256(f"size {self.size}, of at most {self.max_pixels} pixels".encode())
         for name, source in zip(self.names, self.sources, strict=True):
             if isinstance(source, np.ndarray):
                 fact = f"{source.shape} {source.dtype} {hashlib.sha256(np.ascontiguousarray(source).data).hexdigest()}"
@@ -56,15 +78,15 @@ class Pictures:
             digest.update(f"\n{name!r} {fact}".encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
-    def ahead(self, first: int = 0) -> Iterator[tuple[int, Array | NstError]]:
-        """Number and picture, or the error of one that cannot be read, from number `first` on.
+    def ahead(self, first: int = 0) -> Iterator[Decoded]:
+        """Every picture from number `first` on.
 
         A thread decodes up to three pictures ahead, so that the network does not wait for files.
         """
-        ready: queue.Queue[tuple[int, Array | NstError | BaseException] | None] = queue.Queue(AHEAD)
+        ready: queue.Queue[Decoded | BaseException | None] = queue.Queue(AHEAD)
         stop = threading.Event()
 
-        def put(item: tuple[int, Any] | None) -> None:
+        def put(item: Decoded | BaseException | None) -> None:
             while not stop.is_set():
                 try:
                     ready.put(item, timeout=0.1)
@@ -77,23 +99,19 @@ class Pictures:
                 if stop.is_set():
                     return
                 try:
-                    found: Any = self.load(number)
-                except NstError as error:
-                    found = error
+                    put(self._decoded(number))
                 except BaseException as error:  # raised again where it can be seen
-                    put((number, error))
+                    put(error)
                     return
-                put((number, found))
             put(None)
 
         thread = threading.Thread(target=work, name="nst-decode", daemon=True)
         thread.start()
         try:
             while (item := ready.get()) is not None:
-                number, found = item
-                if isinstance(found, BaseException) and not isinstance(found, NstError):
-                    raise found
-                yield number, found
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
         finally:
             stop.set()
             thread.join()
@@ -109,6 +127,8 @@ def pictures(images: Any, size: int | None = None, max_pixels: int = MAX_PIXELS)
         return images
     if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1):
         raise ArgumentError(f"[visualize] expects size as a whole number of at least 1, got {size!r}")
+    if isinstance(max_pixels, bool) or not isinstance(max_pixels, (int, np.integer)) or max_pixels < 1:
+        raise ArgumentError(f"[visualize] expects max_pixels as a whole number of at least 1, got {max_pixels!r}")
     if isinstance(images, (str, os.PathLike)):
         folder = Path(images)
         names = _files(folder)

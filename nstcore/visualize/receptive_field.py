@@ -17,7 +17,7 @@ from nstcore.autograd import Tensor
 from nstcore.autograd.engine import observe
 from nstcore.errors import ShapeError
 from nstcore.nn.module import Module
-from nstcore.ops._op import Op, Reach
+from nstcore.ops._op import Op, Reach, reach_in_place
 from nstcore.visualize.network import PROBE, check_layers, check_network, visit, without_work
 
 Pair = tuple[int, int]
@@ -93,6 +93,25 @@ def fields_for(net: Module, names: Sequence[str], size: Sequence[int]) -> dict[s
     return {name: found[name] for name in names}
 
 
+class Fields:
+    """The fields of some layers in pictures of any size, which they may depend on; found when they are asked for."""
+
+    def __init__(self, net: Module, names: Sequence[str]) -> None:
+        self.net, self.names = net, list(names)
+        self.known: dict[tuple[int, int], dict[str, ReceptiveField]] = {}
+
+    def of(self, layer: str, picture: Any) -> ReceptiveField:
+        """The field of one layer in a picture (h, w, 3), which may be too small for the others; else `ShapeError`."""
+        size = (picture.shape[0], picture.shape[1])
+        known = self.known.setdefault(size, {})
+        if layer not in known:
+            try:
+                known.update(fields_for(self.net, self.names, size))
+            except ShapeError:
+                known.update(fields_for(self.net, [layer], size))
+        return known[layer]
+
+
 @contextmanager
 def traced(picture: Tensor) -> Iterator[Callable[[Tensor], ReceptiveField]]:
     """Follow what is computed from `picture` in a ``with`` block; gives a function from a tensor to its field."""
@@ -104,9 +123,13 @@ def traced(picture: Tensor) -> Iterator[Callable[[Tensor], ReceptiveField]]:
         if not below:
             return
         reach = None
-        if op.reach is not None and result.ndim == 4:
+        if op.reach is not None and result.ndim == 4 and not (op.reach is reach_in_place and is_spread(inputs, result)):
             reach = op.reach(*(None if x is None else x.shape for x in inputs), **params)
         known[result] = whole if reach is None or whole in below else _seen_through(_union(below, whole), reach)
+
+    def is_spread(inputs: tuple[Any, ...], result: Tensor) -> bool:
+        """Whether one place of what is computed from the picture goes to several, such as (n, 1, 1, c) times a map."""
+        return any(isinstance(x, Tensor) and x in known and x.shape[1:3] != result.shape[1:3] for x in inputs)
 
     def field_of(x: Tensor) -> ReceptiveField:
         if x not in known:

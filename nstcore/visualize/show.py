@@ -17,7 +17,7 @@ from nstcore.visualize.index import PatchIndex
 from nstcore.visualize.occlusion import Occlusion, occlude
 from nstcore.visualize.patches import Patch, for_each_patch
 from nstcore.visualize.pictures import Pictures
-from nstcore.visualize.receptive_field import ReceptiveField, fields_for
+from nstcore.visualize.receptive_field import Fields, ReceptiveField
 
 Array = NDArray[Any]
 Kind = Literal["patch", "deconv", "guided", "gradient", "occlusion"]
@@ -57,14 +57,11 @@ def make_cells(
 ) -> dict[tuple[str, int], list[Shown]]:
     """The cells of the patches of all `units`, by layer and unit; `progress` gets how many patches are done."""
     done = 0
-    fields: dict[tuple[int, ...], Mapping[str, ReceptiveField]] = {}
+    fields = Fields(net, list(units))
 
     def make(patch: Patch, layer: str, unit: int, picture: Array) -> Shown:
         nonlocal done
-        shape = picture.shape[:2]
-        if shape not in fields:
-            fields[shape] = fields_for(net, list(units), shape)
-        field = fields[shape][layer]
+        field = fields.of(layer, picture)
         cells: dict[str, Array] = {
             kind: fit(draw(net, layer, unit, patch, picture, kind, field), cell) for kind in kinds
         }

@@ -66,7 +66,7 @@ class TestPatches:
         code, out, err = run(
             "patches", photos, "--layer", "conv1_2", "--units", "0:3,7", "-o", "sheet.png", "--cell", "40"
         )
-        assert (code, "4 units of 1 layers, 4 pictures" in out) == (0, True), err
+        assert (code, "4 units of 1 layer, 4 pictures; index" in out) == (0, True), err
         picture = load("sheet.png")
         row = 40 + 3 + 2 * 3
         assert picture.shape[:2] == (14 + 34 + 4 * row + 14, 2 * 14 + 150 + 9 * 43)
@@ -89,7 +89,7 @@ class TestPatches:
         def works(*_: object, **__: object) -> None:
             raise AssertionError("the pass began")
 
-        monkeypatch.setattr("nstcore.visualize.index.fill_index", works)
+        monkeypatch.setattr("nstcore.visualize.fill.fill_index", works)
         code, _, err = run("patches", photos, *arguments)
         assert (code, len(err.splitlines())) == (2, 1), err
         assert words in err
@@ -105,9 +105,128 @@ class TestPatches:
         assert "looking" not in err
         assert str(index) in out
         assert index.stat().st_mtime_ns == first
+        kept = load_index(index).layers["conv1_1"]
         code, _, err = run("patches", photos, "--layer", "conv2_2", "--units", "5", "-o", "b.html")
         assert (code, "looking 4/4" in err) == (0, True)
-        assert "conv2_2" in load_index(index).layers
+        assert "looking for conv2_2: the index has conv1_1, conv1_2, conv2_1\n" in err
+        assert list(load_index(index).layers) == ["conv1_1", "conv1_2", "conv2_1", "conv2_2"]
+        code, _, err = run("patches", photos, "--layer", "pool1", "--units", "5", "-o", "b.html")
+        assert (code, "looking for pool1: the index has" in err) == (0, True)
+        code, _, err = run("patches", photos, "--layer", "conv1_2", "--units", "5", "--count", "12", "-o", "b.html")
+        assert "looking again for conv1_2: the index keeps 9 patches a unit, 12 are wanted\n" in err
+        for layers in ("conv1_1,conv2_1,conv2_2,pool1", "conv1_2"):
+            code, _, err = run("patches", photos, "--layers", layers, "--units", "5", "-o", "b.html", "--count", "3")
+            assert (code, "looking" in err) == (0, False)
+        assert load_index(index).layers["conv1_1"].value.tobytes() == kept.value.tobytes()
+        assert [path.name for path in index.parent.iterdir()] == [index.name]
+
+    def test_a_damaged_index_in_the_cache_is_made_again(self, run: Run, photos: Path, place: Path) -> None:
+        arguments = ("patches", photos, "--layer", "conv1_1", "--units", "0", "-o", "a.png")
+        run(*arguments)
+        (index,) = (place / "cache" / "nstcore" / "patches").iterdir()
+        good = index.read_bytes()
+        index.write_bytes(good[:100])
+        code, _, err = run(*arguments)
+        assert code == 0
+        assert re.search(r"warning: \[patches\] .*npz is no index that can be used: .*; it is made again\n", err)
+        assert index.read_bytes() == good
+        index.rename("mine.npz")
+        Path("mine.npz").write_bytes(good[:100])
+        code, _, err = run(*arguments, "--index", "mine.npz")
+        assert (code, "delete it to make a new one" in err) == (2, True)
+        assert Path("mine.npz").read_bytes() == good[:100]
+
+    @pytest.mark.parametrize(
+        ("output", "words"),
+        [
+            ("photos/chelsea.png", "[output] photos/chelsea.png is the input"),
+            ("photos/new.png", "lies in the folder of pictures photos, and would be one of them in the next call"),
+            ("photos/inner/new.jpg", "lies in the folder of pictures"),
+            ("link/new.png", "lies in the folder of pictures"),
+            ("outside.png", "[output] outside.png is the input"),
+            ("net.npz", "the suffix must be one of"),
+        ],
+    )
+    @pytest.mark.parametrize("how", [(), ("--json",)])
+    def test_no_input_is_written_over(
+        self, run: Run, photos: Path, place: Path, monkeypatch: pytest.MonkeyPatch, output: str, words: str,
+        how: tuple[str, ...],
+    ) -> None:  # fmt: skip
+        def works(*_: object, **__: object) -> None:
+            raise AssertionError("the network was made")
+
+        (photos / "inner").mkdir()
+        (place / "link").symlink_to(photos)
+        save("outside.png", np.zeros((9, 9, 3)))
+        (photos / "linked.png").symlink_to(place / "outside.png")
+        monkeypatch.setattr("nstcore.models.vgg16", works)
+        before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        code, out, err = run("patches", "photos", "--layer", "conv1_1", "-o", output, *how)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert words in err
+        assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+    def test_the_weights_and_the_index_are_no_outputs(self, run: Run, photos: Path, place: Path) -> None:
+        from nstcore.weights import embedded
+
+        (place / "net.npz").write_bytes(b"weights")
+        (place / "net.html").symlink_to(embedded("vgg16"))
+        for arguments, words in (
+            (("--index", "net.npz", "--weights", "net.npz"), "net.npz is the input net.npz"),
+            (("-o", "net.html", "--weights", embedded("vgg16")), "net.html is the input"),
+        ):
+            code, _, err = run("patches", photos, "--layer", "conv1_1", *arguments)
+            assert (code, words in err) == (2, True)
+
+    def test_open_ranges_of_units(self, run: Run, photos: Path) -> None:
+        code, out, _ = run(
+            "patches", photos, "--layers", "conv1_2,conv2_1", "--units", "62:,:1", "-o", "p.html", "--json"
+        )
+        assert code == 0
+        units = {layer: list(map(int, part["units"])) for layer, part in json.loads(out)["layers"].items()}
+        assert units == {"conv1_2": [62, 63, 0], "conv2_1": [*range(62, 128), 0]}
+
+    def test_the_same_photograph_twice_counts_once(self, run: Run, photos: Path) -> None:
+        (photos / "zz.png").write_bytes((photos / "rocket.png").read_bytes())
+        code, out, err = run("patches", photos, "--layer", "conv1_1", "--units", "1", "-o", "a.png")
+        assert (code, "1 unit of 1 layer, 4 pictures" in out) == (0, True)
+        assert "zz.png has the same pixels as rocket.png and does not count again\n" in err
+        table = json.loads(run("patches", photos, "--layer", "conv1_1", "--units", "1", "-o", "a.png", "--json")[1])
+        assert table["same"] == [{"picture": "zz.png", "as": "rocket.png"}]
+        assert len(table["layers"]["conv1_1"]["units"]["1"]) == 4
+
+    def test_a_huge_picture_is_listed(self, run: Run, photos: Path) -> None:
+        save(photos / "huge.png", np.zeros((100, 60, 3)))
+        arguments = ("patches", photos, "--layer", "conv1_1", "--units", "1", "-o", "a.png", "--max-pixels", "5999")
+        code, out, err = run(*arguments)
+        assert (code, "4 pictures" in out) == (0, True)
+        assert "warning: skipped huge.png: [image]" in err
+        code, _, err = run(*arguments[:-1], "10")
+        assert (code, "none of the 5 pictures can be used for conv1_1: astronaut.png: [image]" in err) == (2, True)
+
+    def test_the_network_of_the_weights(self, run: Run, photos: Path) -> None:
+        from nstcore.models import AlexNet
+
+        AlexNet(rng=np.random.default_rng(0)).save("alex.npz")
+        arguments = ("patches", photos, "--units", "0", "-o", "a.png", "--weights", "alex.npz")
+        code, _, err = run(*arguments, "--layer", "conv1", "--net", "vgg16")
+        assert code == 2
+        assert "alex.npz is of alexnet, not vgg16: leave --net out, or name another file" in err
+        for net in ((), ("--net", "alexnet")):
+            assert run(*arguments, "--layer", "conv1", *net)[0] == 0
+
+    def test_pictures_of_which_there_is_nothing_left_in_deep_layers(self, run: Run, photos: Path) -> None:
+        save(photos / "dot.png", np.linspace(0, 1, 27).reshape(3, 3, 3))
+        code, out, _ = run("patches", photos, "--layers", "conv1_1,conv3_1", "--units", "all", "-o", "a.html", "--json")
+        assert code == 0
+        layers = json.loads(out)["layers"]
+        assert [part["pictures_not_used"] for part in layers.values()] == [0, 1]
+        names = [{row["picture"] for rows in part["units"].values() for row in rows} for part in layers.values()]
+        assert ["dot.png" in some for some in names] == [True, False]
+        assert (
+            "1 of 5 pictures not used, such as dot.png: [vgg16] expects pictures of at least 4 x 4"
+            in Path("a.html").read_text()
+        )
 
     def test_a_page(self, run: Run, photos: Path) -> None:
         code, _, err = run(
@@ -117,7 +236,7 @@ class TestPatches:
         assert code == 0, err
         page = Page(Path("page.html"))
         page.check()
-        assert [i for i in page.ids if ":" not in i] == ["single", "conv1_1", "pool1", "conv2_1"]
+        assert [i for i in page.ids if ":" not in i] == ["previous", "next", "single", "conv1_1", "pool1", "conv2_1"]
         assert "conv2_1:1" in page.ids
         pictures = [a for a in page.addresses if a.startswith("data:")]
         rows = json.loads(
@@ -166,11 +285,11 @@ class TestPatches:
         code, out, err = run("patches", photos, "--layer", "conv3_1", "--units", "0:2", "-o", "a.png")
         assert code == 0
         assert "warning: skipped broken.jpg: [image]" in err
-        assert "warning: skipped dot.png: [vgg16] expects pictures of at least 4 x 4" in err
+        assert "1 of 7 pictures not used, such as dot.png: [vgg16] expects pictures of at least 4 x 4 for" in out
         assert "conv3_1: 1 of 7 pictures smaller than the receptive field: used, their patches are padded" in out
 
     def test_ctrl_c_keeps_the_index(self, run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from nstcore.visualize import index as module
+        from nstcore.visualize import fill as module
 
         original, calls = module._look, []
 
@@ -195,8 +314,13 @@ class TestPatches:
         [
             (("--layer", "conv9"), "no layer 'conv9'; it has conv1_1, conv1_2, pool1"),
             (("--layer", "conv1_1", "--units", "60:65"), "a unit of conv1_1 from 0 to 63, got 64"),
-            (("--layer", "conv1_1", "--units", "3-5"), "--units as 0:16, 3,7 or all, got '3-5'"),
+            (("--layer", "conv1_1", "--units", "3-5"), "--units as 0:16, 3,7, 500: or all, got '3-5'"),
             (("--layer", "conv1_1", "--units", "5:5"), "--units as 0:16"),
+            (("--layer", "conv1_1", "--units", ":"), "--units as 0:16"),
+            (("--layer", "conv1_1", "--units", "\uff13"), "--units as 0:16"),
+            (("--layer", "conv1_1", "--units", "1_0"), "--units as 0:16"),
+            (("--layer", "conv1_1", "--units", "64:"), "a unit of conv1_1 from 0 to 63, got 64"),
+            (("--layer", "conv1_1", "--units", "0:99999999999"), "a unit of conv1_1 from 0 to 63, got 64"),
             (("--layer", ","), "--layer as names with commas between"),
             (("--show", "lrp"), "to show patch, deconv, guided, gradient, occlusion, got 'lrp'"),
             (("--count", "0"), "--count from 1 to 100, got 0"),
@@ -225,7 +349,7 @@ class TestPatches:
             (("empty",), "empty has no pictures"),
             (("absent",), "absent does not exist"),
             (("photo.jpg",), "photo.jpg is a file"),
-            (("bad", "--layer", "conv1_1"), "none of the 1 pictures in bad can be used"),
+            (("bad", "--layer", "conv1_1"), "none of the 1 pictures can be used for conv1_1: a.png: [image]"),
             (("photos", "--layer", "conv1_1", "--index", "foreign.npz"), "foreign.npz is no index that can be used"),
         ):
             code, _, err = run("patches", *arguments)
@@ -274,6 +398,9 @@ class TestDream:
         ("arguments", "words"),
         [
             (("--layer", "conv1_1", "--unit", "64"), "from 0 to 63, got 64"),
+            (("--layer", "conv1_1", "--unit", "x"), "expects --unit as 0:16"),
+            (("--layer", "conv1_1", "--from", "photo.jpg", "-o", "photo.jpg"), "photo.jpg is the input photo.jpg"),
+            (("--layer", "conv1_1", "--from", "photo.jpg", "--max-pixels", "9"), "--max-pixels"),
             (("--layer", "x"), "no layer 'x'"),
             (("--layer", "conv1_1,conv1_2"), "expects one --layer"),
             (("--layer", "conv1_1", "-o", "d.txt"), "the suffix must be one of"),
@@ -323,7 +450,20 @@ class TestGram:
         page.check()
         assert "What makes the two styles differ" in page.text
         assert "the strongest of 4 pictures" in page.text
-        assert run(*arguments)[0] == 0
+        (photos / "broken.png").write_text("no picture")
+        code, out, err = run(*arguments)
+        assert (code, "; what differs most: " in out) == (0, True)
+        assert "warning: skipped broken.png: [image]" in err
+        assert "looking 5/5" in err
+        assert "looking" not in run(*arguments)[2]
+        assert json.loads(run(*arguments, "--json")[1])["skipped"][0]["picture"] == "broken.png"
+
+    def test_it_shares_the_index_of_patches(self, run: Run, photos: Path) -> None:
+        run("patches", photos, "--layer", "conv1_2", "--units", "0", "-o", "a.png")
+        arguments = ("gram", "photo.jpg", "-o", "g.html", "--pairs", "1", "--images", photos, "--layer")
+        assert "looking" not in run(*arguments, "conv1_2")[2]
+        assert "looking for conv2_1: the index has conv1_1, conv1_2\n" in run(*arguments, "conv2_1")[2]
+        assert "looking" not in run(*arguments, "conv2_1")[2]
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
@@ -333,9 +473,12 @@ class TestGram:
             (("photo.jpg", "--layer", "conv1_1,conv1_2"), "expects one --layer"),
             (("photo.jpg", "--layer", "x"), "no layer 'x'"),
             (("photo.jpg", "--images", "absent"), "absent does not exist"),
+            (("page.html", "-o", "page.html"), "page.html is the input page.html"),
+            (("photo.jpg", "--max-pixels", "9"), "--max-pixels"),
         ],
     )
     def test_bad_input(self, run: Run, place: Path, arguments: tuple[str, ...], words: str) -> None:
+        (place / "page.html").write_bytes((place / "photo.jpg").read_bytes())
         code, _, err = run("gram", *arguments)
         assert code == 2
         assert words in err

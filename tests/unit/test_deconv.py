@@ -182,6 +182,36 @@ def test_a_part_of_the_picture_gives_what_the_whole_does(name: str) -> None:
             assert found.activation == pytest.approx(values[row, column, unit], rel=1e-9)
 
 
+class Cropped(nn.Module):
+    """Leaves out the first rows, so that a part of a picture has other places than the whole, or none at all."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.conv = nn.Conv2d(3, 4, 3, rng=np.random.default_rng(0))
+
+    def forward(self, x: Any) -> Any:
+        return self.conv(x[:, self.rows :])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("method", METHODS)
+def test_where_a_part_has_no_such_place_the_whole_is_used(rows: int, method: Any) -> None:
+    net = Cropped(rows).astype("float64")
+    x = np.random.default_rng(1).random((14, 9, 3))
+    rules = dict(zip(METHODS, ("deconvnet", "guided", "gradient"), strict=True))
+    for place in ((3, 2), (6, 0)):
+        found = deconv(net, "conv", 2, x, place, method)
+        value = float(prepare(net, "conv", x)[2][place][2])
+        expected = whole_picture(net, "conv", 2, x, place, rules[method], value if method == "deconv" else 1.0)
+        assert found.activation == value
+        np.testing.assert_allclose(full(found, x.shape), expected, atol=1e-12)
+        covered = occlusion(net, "conv", 2, x, place, window=1, stride=1)
+        assert covered.activation == value
+        weights = net.conv.weight.data[2]  # a pixel's square takes off what the pixel has above grey
+        np.testing.assert_allclose(value - covered.values, ((x[place[0] + rows :][:3, place[1] :][:, :3] - 0.5)
+                                                            * weights).sum(-1), atol=1e-12)  # fmt: skip
+
+
 def test_parameters_are_left_alone() -> None:
     net = two_layers("relu")
     deconv(net, "parts.1", 0, np.random.default_rng(0).random(SIZE))
@@ -203,7 +233,12 @@ def test_the_rule_holds_only_inside() -> None:
 def test_rules_of_the_op_and_of_the_fused_one(rule: Any, expected: list[float]) -> None:
     """Of values 1, 1, −1, −1 and what comes back −2, 3, −4, 5."""
     values, back = np.array([1.0, 1, -1, -1]).reshape(1, 1, 4, 1), np.array([-2.0, 3, -4, 5]).reshape(1, 1, 4, 1)
-    for function in (ops.relu, lambda x: ops.conv2d(x, np.ones((1, 1, 1, 1)), activation="relu")):
+    one, moments = np.ones(1), np.array([[0.0], [1.0]])
+    for function in (
+        ops.relu,
+        lambda x: ops.conv2d(x, np.ones((1, 1, 1, 1)), activation="relu"),
+        lambda x: ops.batch_norm(x, one, 0 * one, moments, 1e-300, "relu"),
+    ):
         for backend in nst.backend.HOST_BACKENDS:
             x = nst.Tensor(values.copy(), requires_grad=True)
             with nst.use_backend(backend):
@@ -212,6 +247,31 @@ def test_rules_of_the_op_and_of_the_fused_one(rule: Any, expected: list[float]) 
                 y.backward(back)
             np.testing.assert_array_equal(y.data.ravel(), [1, 1, 0, 0])
             np.testing.assert_array_equal(x.grad.ravel(), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_normalisation_with_its_relu_and_pool_is_the_three_of_them(method: Any) -> None:
+    """Fused or one after the other: what comes back is the same."""
+    rng = np.random.default_rng(3)
+    first, last = nn.Conv2d(3, 4, 3, padding=1, rng=rng), nn.Conv2d(4, 4, 3, padding=1, rng=rng)
+
+    class Apart(nn.Module):
+        def __init__(self, norm: nn.BatchNorm) -> None:
+            self.norm = norm
+
+        def forward(self, x: Any) -> Any:
+            return ops.max_pool2d(ops.relu(self.norm(x)), 2)
+
+    running = np.stack([rng.standard_normal(4), 0.5 + rng.random(4)]).astype(np.float32)
+    fused, alone = nn.BatchNorm(4, activation="relu", pool=True), nn.BatchNorm(4)
+    fused.running[:] = alone.running[:] = running
+    x = rng.random((8, 10, 3))
+    found = [
+        deconv(nn.Sequential(first, norm, last).astype("float64"), "parts.2", 1, x, (2, 3), method).values
+        for norm in (fused, Apart(alone))
+    ]
+    assert np.abs(found[0]).max() > 0
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-9, atol=1e-12)
 
 
 def test_unknown_rule() -> None:

@@ -88,15 +88,28 @@ def test_what_makes_two_styles_differ(two: list[Correlations]) -> None:
     squares = (one.gram - other.gram) ** 2
     found = style_difference(one, other, 5)
     first = found[0]
-    upper = np.triu(squares, 1)
-    assert (first.first, first.second) == np.unravel_index(np.argmax(upper), upper.shape)
+    shares = (2 * np.triu(squares, 1) + np.diag(np.diagonal(squares))) / squares.sum()
+    assert shares.sum() == pytest.approx(1)
+    assert (first.first, first.second) == np.unravel_index(np.argmax(shares), shares.shape)
     for pair in found:
-        assert pair.score == pytest.approx(2 * squares[pair.first, pair.second] / squares.sum())
+        assert pair.score == pytest.approx(shares[pair.first, pair.second])
         assert pair.correlation == one.correlations[pair.first, pair.second]
     assert [p.score for p in found] == sorted((p.score for p in found), reverse=True)
     assert style_difference(one, one) == []
     # The share is that of the style cost, too, which is symmetric in the two pictures.
     assert {(p.first, p.second) for p in style_difference(other, one, 5)} == {(p.first, p.second) for p in found}
+
+
+def test_a_channels_energy_is_part_of_a_style() -> None:
+    """Two channels that are never on together: what differs is how much each of them fires, alone."""
+    net = nn.Sequential(nn.Conv2d(3, 2, 1, activation="relu"))
+    net.parts[0].weight.data[:] = np.array([[1, 0, 0], [0, 1, 0]]).reshape(2, 1, 1, 3)
+    pictures = np.zeros((2, 4, 4, 3))
+    pictures[0, :2, :, 0], pictures[1, :2, :, 0], pictures[:, 2:, :, 1] = 1.0, 0.5, 1.0
+    one, other = (correlations(net, "parts.0", picture) for picture in pictures)
+    (pair,) = style_difference(one, other)
+    assert (pair.first, pair.second) == (0, 0)
+    assert (pair.correlation, pair.score) == pytest.approx((1, 1))
 
 
 def test_of_one_layer_only(two: list[Correlations]) -> None:

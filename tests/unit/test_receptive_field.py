@@ -175,6 +175,23 @@ def test_what_mixes_places_sees_the_whole_picture(change: Any) -> None:
     assert field.box(3, 2) == (0, 0, 12, 18)
 
 
+def test_one_place_that_goes_to_all() -> None:
+    """A gate (n, 1, 1, c) has the picture's stride, but every place of the map takes it."""
+
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            self.gate = nn.Conv2d(3, 3, 8, rng=np.random.default_rng(0))
+
+        def forward(self, x: Any) -> Any:
+            return x * self.gate(x)
+
+    net = Gate().astype("float64")
+    assert receptive_field(net, "gate", (8, 8)).stride == (1, 1)
+    field = receptive_field(net, "output", (8, 8))
+    assert (field.size, field.stride) == ((8, 8), (0, 0))
+    assert support(net, "output", (8, 8), (5, 2)) == field.box(5, 2)
+
+
 def test_padding_that_depends_on_the_size() -> None:
     """``same`` with stride 2 pads one row above for an odd height, none for an even one."""
     net = nn.Sequential(nn.Conv2d(3, 2, 3, stride=2, padding="same"))

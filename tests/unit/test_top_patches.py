@@ -165,7 +165,9 @@ class TestTopPatches:
         net = models.vgg16()
         tiny = load(picture_path("coffee"), size=40)
         found = index_patches(net, [tiny], ["conv4_1", "conv2_1"])
-        assert (found.skipped, found.small) == (0, {"conv4_1": 1, "conv2_1": 0})
+        assert (found.skipped, found.small, found.missed) == (
+            0, {"conv4_1": 1, "conv2_1": 0}, {"conv4_1": 0, "conv2_1": 0}
+        )  # fmt: skip
         (unit,) = top_patches(net, "conv4_1", int(np.argmax(found.layers["conv4_1"].value[:, 0])), [tiny])
         assert unit.patches[0].pixels.shape == (60, 60, 3)
 
@@ -194,6 +196,15 @@ class TestTopPatches:
             top_patches(net, "parts.0", 6, known)
         with pytest.raises(ArgumentError, match=r"no layer 'conv1'; it has parts.0, parts.1, parts.2, output"):
             top_patches(net, "conv1", 0, known)
+        for units, words in (
+            (1.5, "as a whole number from 0 to 5, several of them, or None for all; got 1.5"),
+            (True, "for all; got True"),
+            ("3:", "for all; got '3:'"),
+            ([1, 2.5], "a unit of parts.0 from 0 to 5, got 2.5"),
+            ([], "at least one unit of parts.0, got none"),
+        ):
+            with pytest.raises(ArgumentError, match=words):
+                top_patches(net, "parts.0", units, known)  # type: ignore[arg-type]
         for count in (0, 101, True, 2.5):
             with pytest.raises(ArgumentError, match="count from 1 to 100"):
                 top_patches(net, "parts.0", 0, known, count=count)  # type: ignore[arg-type]
@@ -220,7 +231,7 @@ def folder(tmp_path: Path) -> Path:
 
 def state(index: Any) -> list[Any]:
     return [(name, best.value.tobytes(), best.places.tobytes()) for name, best in index.layers.items()] + [
-        index.done, index.skipped, index.broken, dict(index.small)
+        index.done, index.skipped, index.broken, index.small, index.missed, index.copies, index.pixels.tobytes()
     ]  # fmt: skip
 
 
@@ -272,24 +283,26 @@ class TestIndex:
         assert state(resumed) == state(index_patches(net, folder))
         assert state(load_index(path)) == state(resumed)
 
-    def test_a_picture_that_is_interrupted_counts_not_at_all(self, folder: Path, tmp_path: Path) -> None:
+    def test_a_picture_that_is_interrupted_counts_not_at_all(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The interrupt comes between two layers of one picture."""
         net, path = small_net(), tmp_path / "index.npz"
-        original, calls = net.parts[2].forward, []  # type: ignore[attr-defined]
+        original, calls = Best.added, []
 
-        def forward(x: Any) -> Any:
+        def added(self: Best, *arguments: Any) -> Best:
             calls.append(0)
-            if len(calls) == 9:
+            if len(calls) == 4 * 5 + 3:
                 raise KeyboardInterrupt
-            return original(x)
+            return original(self, *arguments)
 
-        net.parts[2].forward = forward  # type: ignore[attr-defined]
+        monkeypatch.setattr(Best, "added", added)
         with pytest.raises(KeyboardInterrupt):
             index_patches(net, folder, index=path)
         kept = load_index(path)
-        assert 0 < kept.done < 12
+        assert kept.done == 5
         assert kept.layers["parts.0"].places[0].max() == kept.done - 1
-        net.parts[2].forward = original  # type: ignore[attr-defined]
+        monkeypatch.undo()
         assert state(index_patches(net, folder, index=path)) == state(index_patches(net, folder))
 
     def test_broken_files_are_listed_and_skipped(self, folder: Path) -> None:
@@ -303,17 +316,76 @@ class TestIndex:
         good = [folder / name for name in pictures(folder).names if name not in ("05.png", "07.png")]
         np.testing.assert_array_equal(found.layers["parts.2"].value, index_patches(net, good).layers["parts.2"].value)
 
-    def test_a_picture_that_is_too_small_is_skipped_whole(self) -> None:
+    def test_a_picture_that_is_too_small_for_a_layer_is_used_for_the_others(self) -> None:
         photo = load(picture_path("rocket"), size=64)
-        found = index_patches(models.vgg16(), [photo, photo[:9, :9]], ["conv1_1", "conv5_1"])
-        assert found.skipped == 1
-        assert "at least 16 x 16" in found.broken[0][1]
-        assert found.layers["conv1_1"].places[0].max() == 0
+        pair = [photo[:9, :9], photo]
+        found = index_patches(models.vgg16(), pair, ["conv1_1", "conv2_2", "conv5_1"])
+        assert (found.skipped, found.missed) == (0, {"conv1_1": 0, "conv2_2": 0, "conv5_1": 1})
+        assert [found.used(layer) for layer in found.layers] == [2, 2, 1]
+        ((name, reason),) = found.found.layers["conv5_1"].reasons
+        assert (name, reason) == (
+            "picture 0", "[vgg16] expects pictures of at least 16 x 16 for conv5_1, got 9 x 9 (height x width)"
+        )  # fmt: skip
+        for layer in ("conv1_1", "conv2_2"):
+            alone = index_patches(models.vgg16(), pair, [layer])
+            np.testing.assert_array_equal(found.layers[layer].value, alone.layers[layer].value)
+            assert (found.layers[layer].places[0] == 0).any()
 
     def test_none_can_be_read(self, tmp_path: Path) -> None:
-        (tmp_path / "a.png").write_text("no picture")
-        with pytest.raises(ImageError, match=r"none of the 1 pictures can be read, such as a\.png"):
-            index_patches(small_net(), tmp_path)
+        for name in "abcdefg":
+            (tmp_path / f"{name}.png").write_text("no picture")
+        for net in (small_net(), models.vgg16()):
+            with pytest.raises(ImageError, match=r"none of the 7 pictures can be .*a\.png: \[image\].*; and 2 more"):
+                index_patches(net, tmp_path)
+
+    def test_none_can_be_used_for_a_layer(self) -> None:
+        dots = [np.full((2, 3, 3), level, np.float32) for level in (0.1, 0.2)]
+        with pytest.raises(ImageError, match=r"for conv3_1: picture 0: .* at least 4 x 4 .*; picture 1: \[vgg16\]"):
+            top_patches(models.vgg16(), "conv3_1", 0, dots)
+
+    @pytest.mark.parametrize("place", [0, 2])
+    def test_a_tiny_picture_among_those_of_a_users_network(self, place: int) -> None:
+        """Its size gives no layers; those of the others do, wherever it stands."""
+        rng = np.random.default_rng(0)
+        net = nn.Sequential(nn.Conv2d(3, 4, 5, rng=rng), nn.Conv2d(4, 5, 5, rng=rng))
+        known = [rng.random((12, 12, 3)).astype(np.float32) for _ in range(2)]
+        known.insert(place, np.zeros((6, 6, 3), np.float32))
+        (found,) = top_patches(net, "parts.1", 2, known)
+        assert sorted(patch.picture for patch in found.patches) == [i for i in range(3) if i != place]
+        index = index_patches(net, known)
+        assert index.missed == {"parts.0": 0, "parts.1": 1, "output": 1}
+
+    def test_a_picture_with_nan_says_so(self) -> None:
+        known = some_pictures(2)
+        known[0][3, 3, 1] = np.nan
+        found = index_patches(small_net(), known)
+        assert found.broken == (("picture 0", "[image] expects floats in [0, 1], got NaN"),)
+
+    def test_pictures_with_the_same_pixels_count_once(self, folder: Path, tmp_path: Path) -> None:
+        from PIL import Image
+
+        (folder / "zz.png").write_bytes((folder / "04.png").read_bytes())
+        Image.open(folder / "05.png").save(folder / "zzz.tif")
+        net, path = small_net(), tmp_path / "index.npz"
+        found = index_patches(net, folder, index=path)
+        assert found.copies == (("zz.png", "04.png"), ("zzz.tif", "05.png"))
+        assert (found.used("parts.0"), found.total, found.skipped) == (12, 14, 0)
+        for best in found.layers.values():
+            assert best.places[0].max() < 12
+        assert state(load_index(path)) == state(found)
+        again = index_patches(net, folder, ["parts.0"], count=14, index=path)
+        assert again.copies == found.copies
+        assert (again.layers["parts.0"].places[0, 0] >= 0).sum() == 12
+
+    @pytest.mark.parametrize("limit", [99, 100])
+    def test_max_pixels(self, limit: int) -> None:
+        known = [np.full((10, 10, 3), 0.5, np.float32), np.full((8, 8, 3), 0.5, np.float32)]
+        found = index_patches(small_net(), known, max_pixels=limit)
+        assert found.skipped == (limit < 100)
+        if found.skipped:
+            assert "10x10 pixels" in found.broken[0][1]
+        with pytest.raises(ArgumentError, match="max_pixels as a whole number of at least 1, got 0"):
+            index_patches(small_net(), known, max_pixels=0)
 
     def test_refuses_what_it_was_not_made_of(self, folder: Path, tmp_path: Path) -> None:
         net, path = small_net(), tmp_path / "index.npz"
@@ -323,8 +395,6 @@ class TestIndex:
             (lambda: index_patches(small_net(1), folder, ["parts.0"], index=path, count=3), "another network or other"),
             (lambda: index_patches(net, some_pictures(12), ["parts.0"], index=path, count=3), "of other pictures"),
             (lambda: index_patches(net, folder, ["parts.0"], index=path, count=3, size=9), "of other pictures"),
-            (lambda: index_patches(net, folder, ["parts.0"], index=path), "with 3 patches a unit, not 9"),
-            (lambda: index_patches(net, folder, ["parts.2"], index=path, count=3), "without layer parts.2"),
             (lambda: index_patches(net, folder, ["parts.0"], index=path, count=3, distinct=False), "several patches"),
         ):
             with pytest.raises(PatchIndexError, match=words):
@@ -333,6 +403,53 @@ class TestIndex:
         with pytest.raises(PatchIndexError, match="or they changed since"):
             index_patches(net, folder, ["parts.0"], index=path, count=3)
         assert path.read_bytes() == before
+
+    def test_an_index_gets_what_it_lacks_and_keeps_the_rest(self, folder: Path, tmp_path: Path) -> None:
+        (folder / "05.png").write_text("no picture")
+        net, path, seen = small_net(), tmp_path / "index.npz", []
+        first = index_patches(net, folder, ["parts.0"], index=path, count=3)
+        assert first.notes == ()
+        more = index_patches(net, folder, ["parts.0", "parts.1"], index=path, count=3, progress=seen.append)
+        assert (len(seen), more.skipped, list(more.layers)) == (12, 1, ["parts.0", "parts.1"])
+        assert more.notes == ("for parts.1: the index has parts.0",)
+        assert more.layers["parts.0"].value.tobytes() == first.layers["parts.0"].value.tobytes()
+        alone = index_patches(net, folder, ["parts.1"], count=3).layers["parts.1"]
+        np.testing.assert_array_equal(more.layers["parts.1"].value, alone.value)
+        np.testing.assert_array_equal(more.layers["parts.1"].places, alone.places)
+        wider = index_patches(net, folder, ["parts.1"], index=path, count=5)
+        assert wider.notes == ("again for parts.1: the index keeps 3 patches a unit, 5 are wanted",)
+        assert {name: best.value.shape[1] for name, best in wider.layers.items()} == {"parts.0": 3, "parts.1": 5}
+        seen.clear()
+        last = index_patches(net, folder, ["parts.0", "parts.1"], index=path, count=3, progress=seen.append)
+        assert (seen, last.notes, state(last)) == ([], (), state(wider))
+
+    def test_adding_a_layer_can_be_interrupted(self, folder: Path, tmp_path: Path) -> None:
+        """What was there stays whole, and what was added goes on."""
+        net, path, seen = small_net(), tmp_path / "index.npz", []
+        first = index_patches(net, folder, ["parts.0"], index=path)
+
+        def interrupt(step: Any) -> None:
+            if step.done == 7:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            index_patches(net, folder, ["parts.2"], index=path, progress=interrupt)
+        kept = load_index(path).found.layers
+        assert {name: part.done for name, part in kept.items()} == {"parts.0": 12, "parts.2": 7}
+        index_patches(net, folder, ["parts.0"], index=path, progress=seen.append)
+        assert seen == []
+        done = index_patches(net, folder, ["parts.2"], index=path, progress=seen.append)
+        assert [step.done for step in seen] == list(range(8, 13))
+        assert done.layers["parts.0"].value.tobytes() == first.layers["parts.0"].value.tobytes()
+        both = index_patches(net, folder, ["parts.0", "parts.2"])
+        assert state(done) == state(both)
+
+    def test_a_unit_is_checked_before_the_pass(self, folder: Path) -> None:
+        def works(_: Any) -> None:
+            raise AssertionError("the pass began")
+
+        with pytest.raises(ArgumentError, match=r"a unit of parts\.2 from 0 to 7, got 8"):
+            top_patches(small_net(), "parts.2", [0, 8], folder, progress=works)
 
     def test_damage_is_found_wherever_it_is(self, folder: Path, tmp_path: Path) -> None:
         path = tmp_path / "index.npz"
@@ -360,8 +477,9 @@ class TestIndex:
     @pytest.mark.parametrize(
         "change",
         [
-            {"done": 3}, {"total": 2}, {"layers": ["a", "b"]}, {"layers": []}, {"format": "x"}, {"version": 2},
-            {"digests": {}}, {"columns": []}, {"broken": 5}, {"small": []}, {"skipped": "x"}, {"done": None},
+            {"read": 3}, {"total": 2}, {"layers": ["a", "b"]}, {"layers": []}, {"format": "x"}, {"version": 1},
+            {"digests": {}}, {"columns": []}, {"broken": 5}, {"layers": {}}, {"skipped": "x"}, {"read": None},
+            {"read": 5}, {"copies": [1]}, {"layers": 3}, {"layers": [{"name": "parts.0", "done": 9}]},
         ],
     )  # fmt: skip
     def test_facts_that_lie_behind_a_right_digest(self, tmp_path: Path, change: dict[str, Any]) -> None:
@@ -389,9 +507,11 @@ class TestIndex:
     def test_few_pictures_wait_decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Memory does not grow with the pictures: the thread that decodes never runs far ahead."""
         decoded: list[int] = []
-        monkeypatch.setattr(Pictures, "load", lambda self, number: decoded.append(number) or np.zeros((8, 8, 3)))
+        monkeypatch.setattr(
+            Pictures, "load", lambda self, number: decoded.append(number) or np.zeros((8, 8, 3), np.float32)
+        )
         known = pictures([np.zeros((8, 8, 3))] * 60)
-        for number, _ in known.ahead():
+        for number, *_ in known.ahead():
             assert len(decoded) <= number + 1 + AHEAD + 2
         assert decoded == list(range(60))
 
