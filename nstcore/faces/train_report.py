@@ -76,8 +76,8 @@ def draw(history: Sequence[TrainRow], before: Scores | None = None) -> NDArray[n
     names = {
         "loss": "loss",
         "active": "active triplets",
-        "positive": "distance, one class",
-        "negative": "distance, two",
+        "positive": "d² of one class",
+        "negative": "d² of two",
     }
     most = max((v for line in lines.values() for _, v in line if np.isfinite(v)), default=1.0)
     left = _chart.Panel(canvas, (90, 40, 560, 480), across, _chart.Axis(0.0, _chart_top(most)))
