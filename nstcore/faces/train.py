@@ -13,17 +13,20 @@ from numpy.typing import NDArray
 
 from nstcore import weights
 from nstcore.backend.memory import reuse
-from nstcore.errors import ArgumentError, NonFiniteError
+from nstcore.errors import ArgumentError, NonFiniteError, OutputError
 from nstcore.faces.align import CHIP
 from nstcore.faces.head import VerificationHead
 from nstcore.faces.photos import Photos, from_arrays, read_folder
 from nstcore.faces.sampler import Sampler
 from nstcore.faces.scores import Scores, score
 from nstcore.faces.train_settings import TrainSettings
-from nstcore.faces.trainer import Callback, Features, Pictures, Trainer, TrainRow, load_state, save_state
+from nstcore.faces.train_state import LOOKED, load_state, save_state
+from nstcore.faces.trainer import Callback, Features, Pictures, Trainer, TrainRow
+from nstcore.files import check_output
 
 Array = NDArray[Any]
 STARTS = ("scratch", "fine-tune")
+ENDINGS: dict[type, str] = {NonFiniteError: "not finite", OutputError: "checkpoint"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +34,9 @@ class Trained:
     """What training gave: the network of the best look, and how it came there.
 
     scores: of the people who were not trained on, at the best look (`best_step`); None where nobody was kept apart.
-    before: theirs before the first step. stopped: why it ended: "steps", "patience" or "interrupted". validation: the
-    names of the people kept apart. left_out: what could not be used, with the reason. negatives_only: people with one
-    photograph. head: of the logistic loss.
+    before: theirs before the first step. stopped: why it ended: "steps", "patience", "interrupted", "not finite" or
+    "checkpoint", which could not be written. validation: the names of the people kept apart. left_out: what could not
+    be used, with the reason. negatives_only: people with one photograph. head: of the logistic loss.
     """
 
     net: Any
@@ -53,6 +56,9 @@ class Trained:
 
         head: where the head of the logistic loss is written, with the digest of this encoder, for `Gallery.set_head`.
         """
+        for name, array in self.net.state_dict().items():
+            if not np.isfinite(array).all():
+                raise NonFiniteError(f"[train] expects finite weights to write, got NaN or infinity in {name}")
         if head is not None and self.head is None:
             raise ArgumentError(f"[train] the {self.settings.loss} loss trains no head that could be written")
         facts = {"settings": self.settings.to_json(), "best_step": self.best_step, "stopped": self.stopped}
@@ -88,15 +94,18 @@ def train_encoder(
     at the validation people and at the end. resume: such a file to continue, with the same photographs and choices.
     callback: gets the `TrainRow` of each step. progress: see `read_folder`. choices: the fields of `TrainSettings`.
 
-    Ctrl-C ends the run between two steps and keeps what was reached. The default threshold of the encoder is that of
+    Ctrl-C ends the run between two steps and keeps what was reached. A checkpoint that cannot be written ends it, too:
+    ``result`` of the `OutputError` is what was reached. The default threshold of the encoder is that of
     the highest balanced accuracy on the validation people.
-    Raises `ArgumentError`, `ShapeError`, `ImageError`, `WeightsError`, and `NonFiniteError`, whose ``result`` is what
-    was reached before.
+    Raises `ArgumentError`, `ShapeError`, `ImageError`, `WeightsError`, `OutputError`, and `NonFiniteError`, whose
+    ``result`` is what was reached before.
     """
     unknown = sorted(set(choices) - set(TrainSettings.names()))
     if unknown:
         raise ArgumentError(f"[train] has no choice {unknown[0]!r}; it has {', '.join(TrainSettings.names())}")
     settings = TrainSettings(**choices)
+    if checkpoint is not None:
+        check_output(checkpoint)
     net = _network(start, last, size, side, settings.seed)
     edge = net.side if hasattr(net, "side") else CHIP
     photos = _photos(data, labels, edge, align, progress)
@@ -142,11 +151,13 @@ class _Run:
         else:
             mirrored = photos.pictures[:, :, ::-1]
             self.inputs = Features(net, last, net.features(photos.pictures, last), net.features(mirrored, last))
+        small = hasattr(net, "side")
+        start = hashlib.sha256(b"".join(a.tobytes() for a in net.state_dict().values())).hexdigest()
         self.facts = {
-            "settings": settings.to_json(),
-            "photographs": photos.digest(),
-            "start": hashlib.sha256(b"".join(a.tobytes() for a in net.state_dict().values())).hexdigest(),
-        }
+            "settings": settings.to_json(), "network": "embedding_net" if small else "face_encoder",
+            "size": net.facts["size"], "side": net.side if small else CHIP, "last": None if small else last,
+            "starting weights": start, "photographs": photos.digest(),
+        }  # fmt: skip
         inner = _Subset(self.inputs, train)
         self.trainer = Trainer(net, inner, photos.labels[train], sampler, settings)
         self.before = self._look()
@@ -156,20 +167,32 @@ class _Run:
     def __call__(self, resume: str | Path | None) -> Trained:
         if resume is not None:
             self._resume(resume)
-        stopped = "steps"
+        with self.trainer.signals:
+            stopped, error = self._steps()
+            try:
+                with self.trainer.signals.hold():  # a second Ctrl-C does not lose what the first one left
+                    if not isinstance(error, OutputError):
+                        error = self._last_state(error)
+                    result = self._result(stopped if error is None else ENDINGS[type(error)])
+            except KeyboardInterrupt:
+                pass
+        if error is not None:
+            error.result = result
+            raise error
+        return result
+
+    def _steps(self) -> tuple[str, NonFiniteError | OutputError | None]:
+        """All steps that are left, and why there are no more."""
         try:
-            with self.trainer.signals:
-                while self.trainer.steps < self.settings.steps:
-                    if self._worn_out():
-                        stopped = "patience"
-                        break
-                    self._step()
+            while self.trainer.steps < self.settings.steps:
+                if self._worn_out():
+                    return "patience", None
+                self._step()
         except KeyboardInterrupt:
-            stopped = "interrupted"
-        except NonFiniteError as error:
-            error.result = self._finish("not finite")
-            raise
-        return self._finish(stopped)
+            return "interrupted", None
+        except (NonFiniteError, OutputError) as error:
+            return "", error
+        return "steps", None
 
     def _step(self) -> None:
         """A step with all that belongs to it: a run that is interrupted and resumed has looked as often as another."""
@@ -181,19 +204,21 @@ class _Run:
                 if found:
                     row = replace(row, eer=found.eer, auc=found.auc, one_shot=found.one_shot, threshold=found.threshold)
                     self.trainer.rows[-1] = row
-                    self._judge(found, row.step)
+                    if self._judge(found, row.step):
+                        self.best = self._weights()
                 if self.checkpoint is not None:
                     self._save()
         if self.callback:
             self.callback(row)
 
-    def _judge(self, found: Scores, step: int) -> None:
-        """Keep the weights when they are better for the people kept apart: fewer errors, then a larger area."""
-        if self.scores is None or (found.eer, -found.auc) < (self.scores.eer, -self.scores.auc):
+    def _judge(self, found: Scores, step: int) -> bool:
+        """Whether this look is the best: the fewest errors for the people kept apart, then the largest area."""
+        better = self.scores is None or (found.eer, -found.auc) < (self.scores.eer, -self.scores.auc)
+        if better:
             self.scores, self.best_step, self.looks_since = found, step, 0
-            self.best = self._weights()
         else:
             self.looks_since += 1
+        return better
 
     def _worn_out(self) -> bool:
         return bool(len(self.held)) and 0 < self.settings.patience <= self.looks_since
@@ -201,7 +226,12 @@ class _Run:
     def _look(self) -> Scores | None:
         if not len(self.held):
             return None
-        return score(self.inputs.encode(self.held), self.photos.labels[self.held])
+        encodings = self.inputs.encode(self.held)
+        if not np.isfinite(encodings).all():
+            raise NonFiniteError(
+                f"[train] step {self.trainer.steps}: the encodings of the people kept apart are not finite"
+            )
+        return score(encodings, self.photos.labels[self.held])
 
     def _weights(self) -> dict[str, Array]:
         found = {f"net.{name}": a.copy() for name, a in self.net.state_dict().items()}
@@ -213,17 +243,24 @@ class _Run:
         save_state(str(self.checkpoint), self.trainer, self.best, self.facts)
 
     def _resume(self, path: str | Path) -> None:
-        best = load_state(path, self.trainer, self.facts)
-        self.scores, self.best_step, self.looks_since = self.before, 0, 0
+        self.best = load_state(path, self.trainer, self.best, self.facts)
         for row in self.trainer.rows:  # the looks so far, judged again
             if self.before is not None and row.eer is not None:
-                looked = {name: getattr(row, name) for name in ("eer", "auc", "one_shot", "threshold")}
+                looked = {name: getattr(row, name) for name in LOOKED}
                 self._judge(replace(self.before, **looked), row.step)
-        self.best = best
 
-    def _finish(self, stopped: str) -> Trained:
-        if self.checkpoint is not None and self.trainer.steps:
+    def _last_state(self, error: NonFiniteError | None) -> NonFiniteError | OutputError | None:
+        """Write the last checkpoint; gives the error that ends the run, that of the writing with it."""
+        if self.checkpoint is None or not self.trainer.steps:
+            return error
+        try:
             self._save()
+        except OutputError as failure:
+            return failure if error is None else NonFiniteError(f"{error}; {failure}")
+        return error
+
+    def _result(self, stopped: str) -> Trained:
+        """The run's result; the network has the weights of the best look from here on."""
         if not len(self.held):  # nobody to judge by: the last weights
             self.best, self.best_step = self._weights(), self.trainer.steps
         self.net.load_state_dict({n[4:]: a for n, a in self.best.items() if n.startswith("net.")})

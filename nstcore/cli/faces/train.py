@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nstcore.cli import _stop, print_error
-from nstcore.errors import ArgumentError, NonFiniteError
+from nstcore.errors import ArgumentError, NonFiniteError, OutputError
 
 _COLUMNS = ("step", "loss", "active", "d² one", "d² two", "gradient", "EER", "one-shot", "threshold", "s")
 _HEADS = {"gradient": "grad"}  # where 80 columns have to do
@@ -38,7 +38,7 @@ def train(
     mining: Annotated[
         str, typer.Option(help="batch_all, semi_hard, batch_hard, distance_weighted or random.")
     ] = "semi_hard",
-    margin: Annotated[float, typer.Option(help="Alpha: a squared distance; of pairs a distance.")] = 0.2,
+    margin: Annotated[float | None, typer.Option(help="0.2, a squared distance; of contrastive pairs 1.0.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="At most.")] = 600,
     people: Annotated[int, typer.Option(min=2, help="Classes in a batch.")] = 16,
     photos: Annotated[int, typer.Option(min=2, help="Photographs of each.")] = 4,
@@ -81,9 +81,9 @@ def train(
     try:
         with _progress(steps, quiet=as_json) as (reading, show):
             trained = train_encoder(folder, callback=show, progress=reading, **options)
-    except NonFiniteError as error:
+    except (NonFiniteError, OutputError) as error:
         if error.result is not None:
-            _finish(error.result, output, head, history, plot, as_json)
+            _keep(error, output, head, history, plot, as_json)
         raise
     code = _finish(trained, output, head, history, plot, as_json)
     if trained.stopped == "interrupted" and trained.history and checkpoint is not None and not as_json:
@@ -103,6 +103,14 @@ def _check_outputs(outputs: list[Path], plot: Path | None, inputs: list[Path]) -
         check_suffix(plot)
     for path in outputs:
         check_output(path, inputs=inputs)
+
+
+def _keep(error: NonFiniteError | OutputError, *places: Any) -> None:
+    """Write what was reached before an error; where that cannot be written either, both are told."""
+    try:
+        _finish(error.result, *places)
+    except OutputError as second:
+        raise type(error)(f"{error}; {second}") from error
 
 
 def _finish(
