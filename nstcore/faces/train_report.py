@@ -174,6 +174,7 @@ def sentence(trained: Trained) -> str:
         "interrupted": "; interrupted, this is what was reached",
         "patience": "; stopped, new people got no better",
         "not finite": "; the loss was not finite, this is what was reached before",
+        "checkpoint": "; the checkpoint could not be written, this is what was reached",
     }
     lines = [f"{facts['steps']} steps in {facts['seconds']:.0f} s{endings.get(trained.stopped, '')}"]
     if trained.scores and trained.before:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nstcore.faces.augment import Augmentation
-from nstcore.faces.train_settings import TrainSettings
+from nstcore.faces.train_settings import MARGINS, TrainSettings
 
 DEFAULT, CHANGES = TrainSettings(), Augmentation()
 
@@ -36,7 +36,9 @@ Loss = Annotated[str, _option("triplet, contrastive or logistic.")]
 Mining = Annotated[str, _option("batch_all, semi_hard, batch_hard, distance_weighted or random.")]
 Margin = Annotated[
     float | None,
-    _option("Alpha, of triplets a squared distance, of pairs a distance.", show_default=f"{DEFAULT.margin}"),
+    _option(
+        f"Alpha: of triplets a squared distance, {MARGINS['triplet']}; of pairs a distance, {MARGINS['contrastive']}."
+    ),
 ]
 Steps = Annotated[int, _option("At most.", min=1)]
 People = Annotated[int, _option("Classes in a batch.", min=2)]
