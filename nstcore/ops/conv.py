@@ -67,7 +67,7 @@ def conv2d(
     Raises `ShapeError`, `DTypeError`, `ArgumentError`.
     Error in float32, relative to the largest result: direct and winograd2 5e-7 to 3e-6, winograd4 to 1.6e-5, winograd6
     to 3.2e-5 (float64: 1e-15, 2e-14, 4e-14). A NaN or an infinity in x, or sums of pixels that overflow, reach all
-    results of a Winograd tile; ``"direct"`` confines them to the results that depend on them.
+    results of a tile of 4 or 6; the others confine them to the results that depend on them.
     Source: Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016; Lavin, Gray, "Fast Algorithms
     for Convolutional Neural Networks", CVPR 2016.
 

@@ -112,7 +112,7 @@ def test_weight_gradients_by_tiles_agree_with_the_direct_sum(isa, element, shape
         np.testing.assert_array_equal(gradient("winograd4"), found)
 
 
-@pytest.mark.parametrize("algorithm", ["auto", "direct", "winograd4", "winograd6"])
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "winograd2", "winograd4", "winograd6"])
 @pytest.mark.parametrize("shape", [(0, 8, 8, 16), (1, 0, 8, 16), (1, 8, 0, 16)])
 def test_pictures_without_pixels(algorithm, shape):
     """What stands beside them, the padding, gives results of zero and gradients without numbers."""
@@ -139,3 +139,14 @@ def test_a_stride_beyond_the_picture_needs_no_memory():
     with pytest.raises(ArgumentError, match="at most 1048576"):
         conv2d(*wide, stride=2**31 - 1, padding=(0, 2**31 - 1))
     assert conv2d(*wide, stride=2**20, padding=(0, 2**20)).shape == (1, 1, 3, 4)
+
+
+def test_a_cpu_has_no_tiles_of_two():
+    """It takes their name for "auto", for any number of channels."""
+    rng = np.random.default_rng(0)
+    for channels in (3, 16):
+        x, w = (
+            rng.standard_normal((1, 9, 9, channels), np.float32),
+            rng.standard_normal((16, 3, 3, channels), np.float32),
+        )
+        np.testing.assert_array_equal(conv2d(x, w, algorithm="winograd2"), conv2d(x, w))
