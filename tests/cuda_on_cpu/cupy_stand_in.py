@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,7 +105,9 @@ class _Memory:
         if self.watched:
             machine().emulator_initialise(self.address)
 
-    def __del__(self) -> None:
+    def __del__(self, at_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
+        if at_the_end():  # when modules have been emptied
+            return
         device.give(getattr(self, "taken", 0))
         if getattr(self, "watched", False):
             machine().emulator_remove_buffer(self.address)

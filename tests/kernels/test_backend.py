@@ -23,6 +23,7 @@ from nstcore.backend.cuda import Family, Launch, why_not
 from nstcore.errors import BackendUnavailable, DeviceMemoryError
 
 TESTS = Path(__file__).parents[1]
+GUIDE = TESTS.parent / "docs" / "guide" / "cuda.md"
 
 
 @pytest.fixture
@@ -64,6 +65,7 @@ class TestUnavailable:
         with cupy.using(**(state or {})), pytest.raises(BackendUnavailable) as raised, nst.use_backend("cuda"):
             pass
         assert str(raised.value) == f"[backend] cuda is not available: {reason}"
+        assert f"`{raised.value}`" in GUIDE.read_text("utf-8")
 
     @pytest.mark.parametrize("failure", ["device", "memory"])
     def test_the_command_says_it_in_a_line(
@@ -113,10 +115,11 @@ class TestUnavailable:
 class TestEnvironment:
     @pytest.mark.parametrize("mode", ["fast", "checked"])
     def test_emulator(self, mode: str) -> None:
-        code = "import numpy as np, nstcore as nst; print(type(nst.ops.gram(np.ones((1, 2, 2, 3)))).__module__)"
+        code = "import numpy as np, nstcore as nst; g = nst.ops.gram(np.ones((1, 2, 2, 3))); print(type(g).__module__)"
         env = {**os.environ, "PYTHONPATH": str(TESTS), "NSTCORE_BACKEND": "cuda-on-cpu", "NSTCORE_CUDA_ON_CPU": mode}
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
         assert done.stdout.split() == ["cuda_on_cpu.cupy_stand_in"]
+        assert done.stderr == "", "an array that is left at the end"
 
     def test_emulator_not_on_the_path(self) -> None:
         env = {**os.environ, "PYTHONPATH": "", "NSTCORE_BACKEND": "cuda-on-cpu"}

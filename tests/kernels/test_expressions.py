@@ -20,9 +20,14 @@ def selects(op: Op) -> bool:
     return op.cuda is None
 
 
-def test_values_and_gradients(op: Op, case: Case, dtype: str) -> None:
+@pytest.fixture(params=["cuda-on-cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_values_and_gradients(op: Op, case: Case, dtype: str, backend: str) -> None:
     inputs = case.inputs(dtype)
-    values, gradients = values_and_gradients(op, inputs, case, "cuda-on-cpu")
+    values, gradients = values_and_gradients(op, inputs, case, backend)
     precise = [x if i in case.integers else x.astype(np.float64) for i, x in enumerate(inputs)]
     exact_values, exact_gradients = values_and_gradients(op, precise, case, "reference")
     for got, exact in zip((*values, *gradients), (*exact_values, *exact_gradients), strict=True):
