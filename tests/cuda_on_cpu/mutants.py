@@ -34,7 +34,7 @@ CHANGES: dict[str, tuple[str, str | Callable[[re.Match[str]], str]]] = {
     "comparison": (r" (<|<=|>|>=|==|!=) (?=[\w(*])", _swap),
     "logic": (r" (&&|\|\|) ", _swap),
     "exit": (r"\b(?:return|continue|break);", ";"),
-    "start": (r"= 0(?=[;,])", "= 1"),
+    "start": (r"(?<![!=<>])= 0(?=[;,])", "= 1"),
     "fill": (r"\breal\(0\)|(?<=return )0(?=;)|= \{\}(?=;)", lambda match: "= {1}" if "=" in match[0] else "real(1)"),
     "step": (r"(?<=\w)\+\+(?=[;)])", " += 2"),
     "sum": (r" ([-+*/]=) ", _swap),

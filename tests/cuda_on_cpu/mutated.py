@@ -2,7 +2,7 @@
 
 Which tests a mutant needs was noted before, by running each of them once on the kernels as they are: those that launch
 a kernel of a file that the change is in, or that includes it. They run in the order of what they cost, and the first
-that fails ends it. The changed file is compiled with -O0 and only as what the tests ask for.
+that fails ends it. The changed file is compiled in a hurry, and only as what the tests ask for.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from nstcore.backend import cuda
 
 from . import build
 from . import cupy_stand_in as cupy
-from .launcher import Findings, LaunchError
+from .launcher import Findings, LaunchError, Module
 from .mutants import Mutant
 
 KINDS = {Findings: "checker", LaunchError: "launch", build.BuildError: "compiler"}
 AT_ONCE = 2  # processes
-LONGEST = 3  # seconds of a processor: a test that takes longer is left out
+MOST_FLOPS = 1e7  # of a case of a record: smaller ones reach every line
+LONGEST = 1.0  # seconds of a processor: a test that takes longer is left out
 MEMORY = 8 << 30  # bytes of addresses that a mutant may have
 
 Launched = tuple[str, str, str, str]  # file, build, mode, kernel
@@ -81,6 +82,14 @@ def included(path: Path, name: str) -> frozenset[str]:
     return frozenset(Path(word).name for word in listed.replace("\\\n", " ").split()[1:])
 
 
+def is_small(item: pytest.Function) -> bool:
+    """Whether it is no test of a large case."""
+    values = getattr(getattr(item, "callspec", None), "params", {})
+    if "op" not in values or "case" not in values or values["op"].flops is None:
+        return True
+    return values["op"].flops(*values["case"].shapes, **values["case"].params) <= MOST_FLOPS
+
+
 class Tests:
     """The tests that pytest found, and what is known about them."""
 
@@ -89,7 +98,7 @@ class Tests:
         self.digests = {name: self._digest(item) for name, item in self.items.items()}
         self.seen: dict[str, Seen] = {}
         for name, mark in self.digests.items():
-            if mark in known:
+            if mark in known and not (known[mark]["fate"] == "time" and known[mark]["seconds"] < LONGEST):
                 launched = tuple(tuple(one) for one in known[mark]["launched"])
                 self.seen[name] = Seen(known[mark]["fate"], known[mark]["seconds"], launched)  # type: ignore[arg-type]
 
@@ -250,6 +259,19 @@ def fates(tests: Tests, mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, str
         yield mutant, "time" if timed_out else kind, name
 
 
+def compile_in_a_hurry() -> None:
+    """Checked builds from here on: not optimised, without lines for findings, the shim's headers read beforehand."""
+    flags = ("-O0", "-w", *(flag for flag in build.MODES["checked"] if not flag.startswith(("-O", "-g"))))
+    shim = build.HERE / "cuda_shim.h"
+    folder = build.BUILD / f"shim-{digest(build.machine().name, *flags)}"
+    target = folder / "cuda_shim.h.gch"
+    folder.mkdir(exist_ok=True)
+    if not target.exists():
+        build._compile([*build.COMMON, *flags, f"-I{build.HERE}", "-x", "c++-header", str(shim)], target)
+    build.MODES["checked"] = (*flags, f"-I{folder}")
+    Module._with_lines = lambda self, text: text  # type: ignore[method-assign]
+
+
 class Server:
     """The plugin: instead of running its tests, pytest calls `serve` with them."""
 
@@ -258,9 +280,8 @@ class Server:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         cuda.sources = lambda: self.sources  # type: ignore[assignment]
-        build.MODES["checked"] = ("-O0", *build.MODES["checked"][1:])
-        build.machine()
-        self.serve([item for item in session.items if isinstance(item, pytest.Function)])
+        compile_in_a_hurry()
+        self.serve([item for item in session.items if isinstance(item, pytest.Function) and is_small(item)])
         return True
 
 

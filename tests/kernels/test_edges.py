@@ -88,6 +88,10 @@ class TestDistances:
             host(ops.pairwise_cosine(a * np.float32(scale), a)), host(ops.pairwise_cosine(a, a)), atol=1e-6
         )
 
+    def test_cosine_of_unit_vectors(self) -> None:
+        a = np.eye(3, 40, dtype=np.float32)
+        np.testing.assert_array_equal(host(ops.pairwise_cosine(a, a)), np.eye(3))
+
     def test_cosine_of_zeros_and_nan(self) -> None:
         a = np.zeros((3, 40))
         a[1, 3], a[2, 39] = NAN, -2
@@ -116,6 +120,13 @@ class TestNearest:
         values, indices = host(ops.nearest(np.zeros((2, 1), np.float32), points, 80))
         np.testing.assert_array_equal(values[1], np.arange(80.0) ** 2)
         np.testing.assert_array_equal(indices[1], 149 - np.arange(80) if falling else np.arange(80))
+
+    def test_a_last_split_of_fewer_points_than_are_wanted(self) -> None:
+        """The points are two splits, of 576 and 454; all of the second one are among the nearest 460."""
+        points = np.arange(1030, 0, -1, dtype=np.float32)[:, None]
+        values, indices = host(ops.nearest(np.zeros((1, 1), np.float32), points, 460))
+        np.testing.assert_array_equal(values[0], np.arange(1, 461.0) ** 2)
+        np.testing.assert_array_equal(indices[0], 1029 - np.arange(460))
 
     def test_products_largest_first(self) -> None:
         points = np.array([[2.0], [5.0], [-1.0], [5.0], [NAN]])
