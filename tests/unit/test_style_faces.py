@@ -106,9 +106,7 @@ def test_it_is_the_same_in_tiles(
 
 
 @pytest.mark.parametrize("step", [3, 8])
-def test_it_continues_bit_for_bit(
-    net: models.VGG, portrait: Array, painting: Array, tmp_path: Path, step: int
-) -> None:
+def test_it_continues_bit_for_bit(net: models.VGG, portrait: Array, painting: Array, tmp_path: Path, step: int) -> None:
     def stop(progress: Progress) -> None:
         if progress.row.step == step:
             raise KeyboardInterrupt
