@@ -15,7 +15,7 @@ from nstcore.errors import ArgumentError, NstError
 from nstcore.style.settings import Settings
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-ONE_ONLY = ("checkpoint", "resume", "history", "plot", "save_every", "plan", "as_json")
+ONE_ONLY = ("checkpoint", "resume", "history", "plot", "save_every", "film", "plan", "as_json")
 DEFAULT_OUTPUT, DEFAULT_FOLDER = Path("out.png"), Path("styled")
 
 

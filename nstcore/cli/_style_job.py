@@ -52,6 +52,8 @@ class Options:
     checkpoint_every: int
     resume: Path | None
     save_every: int | None
+    film: Path | None
+    film_every: int | None
     history: Path | None
     plot: Path | None
     max_pixels: int
@@ -98,7 +100,7 @@ class Job:
                     options.content, options.styles, net=net, callback=after_step, start=options.start,
                     regions=options.region or None, style_masks=options.style_mask or None,
                     checkpoint=options.saved, checkpoint_every=options.checkpoint_every, resume=options.resume,
-                    max_pixels=options.max_pixels,
+                    film=options.film, film_every=options.film_every, max_pixels=options.max_pixels,
                     **{name: getattr(self.settings, name) for name in Settings.names()},
                 )  # fmt: skip
             except NonFiniteError as error:
@@ -145,11 +147,11 @@ class Job:
         pictures = [self.output] + ([options.plot] if options.plot else [])
         for path in pictures:
             check_suffix(path)
-        targets = pictures + [path for path in (options.history, options.saved) if path]
+        targets = pictures + [path for path in (options.history, options.saved, options.film) if path]
         taken = {os.path.realpath(path) for path in targets}
         if len(taken) != len(targets):
             raise ArgumentError(
-                "[style] expects different files for -o, --history, --plot and --checkpoint, got the same twice"
+                "[style] expects different files for -o, --history, --plot, --film and --checkpoint, got the same twice"
             )
         for path in targets:
             check_output(path, inputs=options.inputs)

@@ -60,6 +60,8 @@ def style(
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between two savings.")] = 50,
     resume: Annotated[Path | None, typer.Option(help="Continue a saved run; saves there too.")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Also write the picture every N steps.")] = None,
+    film: Annotated[Path | None, typer.Option(help="Film of the run: .gif, .webp or .mp4.")] = None,
+    film_every: Annotated[int | None, typer.Option(min=1, help="Steps between its pictures.")] = None,
     history: Annotated[Path | None, typer.Option(help="Write the losses of each step: .csv")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the losses: .png, .jpg or .webp")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest picture that is read.")] = 100_000_000,

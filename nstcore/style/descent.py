@@ -14,13 +14,13 @@ from nstcore.style.settings import Settings
 ADAM_RATE, DESCENT_RATE = 0.02, 0.02  # pixels, of a range of 1, that the first step moves at most
 
 
-def optimizer_for(pixels: Tensor, settings: Settings, alike: bool = True) -> optim.Optimizer:
-    """A new optimiser of `pixels`; alike: whether J looks at every part of the picture in the same way.
+def optimizer_for(pixels: Tensor, settings: Settings, everywhere: bool = True) -> optim.Optimizer:
+    """A new optimiser of `pixels`; everywhere: whether the style goes into every part of the picture.
 
-    Where a style has a region, what lies outside has to stay as it is; where faces or still parts are kept, J is
-    steeper there. Then no step may be spread over the picture by its frequencies, which ends sooner otherwise.
+    Where it does not, what lies outside its regions has to stay as it is, so no step may be spread over the picture by
+    its frequencies, though that would end sooner.
     """
-    if settings.optimizer == "lbfgs" and not alike:
+    if settings.optimizer == "lbfgs" and not everywhere:
         return optim.LBFGS([pixels])
     if settings.optimizer == "lbfgs":
         return optim.LBFGS([pixels], scaling=optim.SpectralScaling(pixels.shape[1:]))

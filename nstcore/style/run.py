@@ -90,7 +90,7 @@ class Run:
             stopped = "interrupted"
         if self.saving and stopped == "interrupted":
             self._save()
-        return Result(self._shown(), self.rows, self.settings, stopped)
+        return Result(self.shown(), self.rows, self.settings, stopped)
 
     def restore(self, snapshot: checkpoint.Snapshot) -> None:
         """Continue where `snapshot` was taken; `CheckpointError` when it does not fit this run."""
@@ -153,8 +153,7 @@ class Run:
         start = moved(picture[None].astype(self.network.dtype), current_backend())
         pixels = Tensor(start, requires_grad=True)
         average = np.zeros_like(pixels.data) if self.settings.average else None
-        alike = self.scene.everywhere and not self.extras
-        return State(level, pixels, optimizer_for(pixels, self.settings, alike), average=average)
+        return State(level, pixels, optimizer_for(pixels, self.settings, self.scene.everywhere), average=average)
 
     def _why_over(self) -> str | None:
         """Why the current size is done before its last step, or None when it took them all or is not done."""
@@ -215,7 +214,7 @@ class Run:
         if self.saving and len(self.rows) % self.saving.every == 0:
             self._save()
         if self.callback:
-            self.callback(Progress(self.rows[-1], sum(level.steps for level in self.levels), self._shown))
+            self.callback(Progress(self.rows[-1], sum(level.steps for level in self.levels), self.shown))
 
     def _picture(self) -> Array:
         """The current picture, or the average of those at this size: float32 (h, w, 3) in [0, 1], a copy."""
@@ -223,7 +222,8 @@ class Run:
             return visible(self.state.pixels.data)
         return visible(self.state.average / (1 - self.settings.average**self.state.done))
 
-    def _shown(self) -> Array:
+    def shown(self) -> Array:
+        """The current picture in the colours of the result."""
         return self.finish(self._picture())
 
     def _save(self) -> None:

@@ -17,6 +17,7 @@ from nstcore.ops._op import whole
 from nstcore.style import checkpoint as checkpoints
 from nstcore.style import colors
 from nstcore.style.extra import ExtraAt
+from nstcore.style.film import Film
 from nstcore.style.plan import Plan, predict
 from nstcore.style.result import Progress, Result
 from nstcore.style.run import Run, Saving
@@ -38,6 +39,8 @@ def transfer(
     checkpoint: PathLike | None = None,
     checkpoint_every: int = 50,
     resume: PathLike | None = None,
+    film: PathLike | None = None,
+    film_every: int | None = None,
     max_pixels: int = 100_000_000,
     **options: Any,
 ) -> Result:
@@ -52,6 +55,8 @@ def transfer(
     style_masks: one picture a style, or None, bright where the painting counts.
     checkpoint: file to save the run in every `checkpoint_every` steps and when it is interrupted; resume: such a file
     to continue from, bit for bit; everything else as it was, or it is refused (`memory` may differ).
+    film: .gif, .webp or .mp4 (which needs PyAV) to write the run to, a picture every `film_every` steps; None for about
+    a hundred in all. They are as large as the result, at most 1024 pixels.
     max_pixels: largest picture that is read.
 
     Gives a `Result`; the same seed gives the same picture whatever the number of threads.
@@ -71,8 +76,8 @@ def transfer(
     network = net or vgg16(pooling=settings.pooling)
     network.check_layers([*settings.content_shares, *settings.style_shares])
     scene = read_scene(content, many, settings, start, regions, style_masks, max_pixels)
-    least = check_sides(network, settings, scene)
-    levels = settings.levels(narrowest(scene, settings), least)
+    levels = settings.levels(narrowest(scene, settings), check_sides(network, settings, scene))
+    filmed = None if film is None else Film(film, sum(level.steps for level in levels), film_every)
     made_with = checkpoints.identity(network, scene, settings) if checkpoint or resume else {}
     photo = scene.photo
     scene, finish = recolored(scene, settings)
@@ -84,7 +89,7 @@ def transfer(
         run = Run(network, scene, settings, levels, callback, finish, saving, extras)
         if resume is not None:
             run.restore(checkpoints.load(resume, made_with))
-        result = run.go()
+        result = run.go() if filmed is None else filmed.of(run)
     if faces is not None:
         result.faces = faces.distances(result.image)
     return result
