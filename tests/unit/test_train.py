@@ -109,7 +109,7 @@ def test_the_margin_is_that_of_the_loss() -> None:
     margins = {loss: nst.faces.TrainSettings(loss=loss).margin for loss in ("triplet", "contrastive", "logistic")}
     assert margins == {"triplet": 0.2, "contrastive": 1.0, "logistic": 0.2}
     assert nst.faces.TrainSettings(loss="contrastive", margin=0.5).margin == 0.5
-    with pytest.raises(ArgumentError, match="margin of at least 0, got -1"):
+    with pytest.raises(ArgumentError, match="margin above 0, got -1"):
         nst.faces.TrainSettings(margin=-1)
 
 

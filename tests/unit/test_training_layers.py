@@ -229,7 +229,9 @@ def test_embedding_net_is_saved_with_what_it_is(tmp_path: Path) -> None:
     meta = nst.weights.load(tmp_path / "net.npz").meta
     assert meta["architecture"] == "embedding_net"
     assert meta["chip"] == 32
-    assert meta["encoding"] == {"size": 16, "norm": "l2", "distance": "euclidean", "threshold": 0.75}
+    assert meta["encoding"] == {
+        "size": 16, "norm": "l2", "distance": "euclidean", "threshold": 0.75, "chips": "face",
+    }  # fmt: skip
     other = nst.models.embedding_net(weights=tmp_path / "net.npz")
     chips = np.random.default_rng(0).random((3, 32, 32, 3), np.float32)
     np.testing.assert_array_equal(other.encode(chips), net.encode(chips))
