@@ -84,4 +84,6 @@ class PatchIndexError(NstError, ValueError):
 
 
 class OutputError(NstError, OSError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written where it was asked for; ``result`` holds what was reached before, if anything."""
+
+    result: object = None

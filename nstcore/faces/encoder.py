@@ -30,6 +30,7 @@ Array = NDArray[Any]
 
 ARCHITECTURE, TRAINED = "face_encoder", "embedding_net"
 SHIPPED = Path(__file__).parent / "calibration.json"
+REMEDY = "take another copy, or make it again with nst faces train or nst weights convert"
 _MAX_JITTER = 1000
 
 
@@ -94,13 +95,19 @@ def load_encoder(path: PathLike | None = None) -> Encoder:
     A file of the same weights in float32 has the calibration of the package. Other weights have the threshold that
     their file states and, until `calibrate` gives them one, a probability of 0.5 at any distance.
 
-    Raises `WeightsError` when the file is missing, damaged or of another architecture.
+    Raises `WeightsError` when the file is missing, damaged, of another architecture, or has NaN among its weights.
 
     >>> encoder = load_encoder()
     >>> encoder.id, encoder.size, encoder.chip, encoder.norm
     ('face_encoder', 128, 150, 'none')
     """
-    return _embedded() if path is None else _build(weights.load(Path(path)))
+    if path is None:
+        return _embedded()
+    file = weights.load(Path(path), remedy=REMEDY)
+    for name, array in file.arrays.items():
+        if not np.isfinite(array).all():
+            raise WeightsError(f"[encoder] {file.path}: expects finite weights, got NaN or infinity in {name}")
+    return _build(file)
 
 
 def encode(chips: Any, *, flip: bool = False, jitter: int = 0, seed: int = 0, encoder: Encoder | None = None) -> Array:

@@ -50,6 +50,8 @@ class HeadReport:
     decay: of `VerificationHead.fit`. people, same, different: that it was fitted to, and pairs of them.
     by_head, by_distance: of pairs of people in the folds that the heads were not fitted to; both with a logistic curve
     that was fitted to these pairs. Form and decay were chosen by them, too: by_head is a little too good.
+    by_present: of a head that there was before, with its own probabilities, on the same pairs; None without one. Where
+    it was fitted to these people, what it says of them is too good.
     """
 
     head: VerificationHead
@@ -59,6 +61,14 @@ class HeadReport:
     different: int
     by_head: Separation
     by_distance: Separation
+    by_present: Separation | None = None
+
+    @property
+    def kept(self) -> str:
+        """What has the best probabilities: "present", the head that there was before, "fitted", or "distance"."""
+        if self.by_present is not None and self.by_present.loss <= min(self.by_head.loss, self.by_distance.loss):
+            return "present"
+        return "fitted" if self.helps else "distance"
 
     @property
     def helps(self) -> bool:
@@ -69,7 +79,9 @@ class HeadReport:
         """Give everything but the weights as plain values."""
         facts = {name: getattr(self, name) for name in ("decay", "people", "same", "different")}
         scores = {name: getattr(self, name).to_json() for name in ("by_head", "by_distance")}
-        return {"form": self.head.form, "encoder": self.head.encoder, **facts, **scores, "helps": self.helps}
+        present = None if self.by_present is None else self.by_present.to_json()
+        said = {"by_present": present, "helps": self.helps, "kept": self.kept}
+        return {"form": self.head.form, "encoder": self.head.encoder, **facts, **scores, **said}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +107,14 @@ class _Pairs:
         return head.logits(self.points[self.left[chosen]], self.points[self.right[chosen]])
 
 
-def fit_head(encodings: Array, labels: Any, encoder: Encoder | str, *, progress: Step | None = None) -> HeadReport:
+def fit_head(
+    encodings: Array,
+    labels: Any,
+    encoder: Encoder | str,
+    *,
+    present: VerificationHead | None = None,
+    progress: Step | None = None,
+) -> HeadReport:
     """Fit a verification head to encodings whose people are known.
 
     Form and decay are those whose heads, each fitted without a fold of the people, give the pairs in that fold the best
@@ -103,12 +122,15 @@ def fit_head(encodings: Array, labels: Any, encoder: Encoder | str, *, progress:
     people, is scaled by: what a head says about its own people is too sure of itself.
 
     encodings: float (n, d). labels: n names or numbers of people. encoder: what the encodings are of, or its digest.
+    present: a head of this encoder to compare with, such as one that was trained along with it.
     progress: called with the number of fits done, and of all.
     The same encodings give the same head, whatever people are called and in whichever order they come.
     Raises `ArgumentError` for fewer than four people, or two with two photographs; others as `all_pairs`.
     """
     pairs = _pairs(encodings, labels)
     digest = encoder if isinstance(encoder, str) else encoder.digest
+    if present is not None:
+        present.check_encoder(digest, pairs.points.shape[1])
     tried = [(form, decay) for form in FORMS for decay in DECAYS]
     total, done = len(tried) * len(pairs.folds) + 1, 0
     test = np.concatenate([np.flatnonzero(inside) for _, inside in pairs.folds])
@@ -134,7 +156,8 @@ def fit_head(encodings: Array, labels: Any, encoder: Encoder | str, *, progress:
     if progress is not None:
         progress(total, total)
     ones = int(pairs.same.sum())
-    return HeadReport(head, decay, pairs.people, ones, len(pairs.same) - ones, by_head, by_distance[2])
+    by_present = None if present is None else _as_it_is(pairs.logits(present, test), same)
+    return HeadReport(head, decay, pairs.people, ones, len(pairs.same) - ones, by_head, by_distance[2], by_present)
 
 
 def separation(values: Array, probabilities: Array, same: Array) -> Separation:
@@ -159,6 +182,11 @@ def judge(head: VerificationHead, encodings: Array, labels: Any) -> Separation:
     ]
     probability = np.concatenate([np.empty(0), *parts])
     return separation(1 - probability, probability, person[left] == person[right])
+
+
+def _as_it_is(logits: Array, same: Array) -> Separation:
+    probability = 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
+    return separation(-logits, probability, same)
 
 
 def _calibrated(values: Array, same: Array) -> tuple[float, float, Separation] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,7 @@ def random_triplets(labels: Array, rng: np.random.Generator) -> tuple[Indices, I
 
     labels: (b,). Gives three arrays of indices; empty ones when there is no triplet. This is the course's way.
     """
-    weights = (labels[:, None] != labels[None]).astype(np.float64)
-    return _drawn(weights, labels, rng)
+    return _drawn(None, labels, rng)
 
 
 def distance_weighted_triplets(z: Array, labels: Array, rng: np.random.Generator) -> tuple[Indices, Indices, Indices]:
@@ -46,32 +46,44 @@ def distance_weighted_triplets(z: Array, labels: Array, rng: np.random.Generator
     wanted |= different & ~wanted.any(1, keepdims=True)
     logits = np.where(wanted, -log_density, -np.inf)
     top = logits.max(1, keepdims=True, initial=-np.inf)
-    weights = np.exp(logits - np.where(np.isfinite(top), top, 0))
-    return _drawn(weights, labels, rng)
+    return _drawn(np.exp(logits - np.where(np.isfinite(top), top, 0)), labels, rng)
 
 
-def _drawn(weights: Array, labels: Array, rng: np.random.Generator) -> tuple[Indices, Indices, Indices]:
-    """A negative for each pair of one class, drawn from the row of the anchor by the inverse of its distribution."""
-    pairs = (labels[:, None] == labels[None]) & ~np.eye(len(labels), dtype=bool)
-    sums = np.cumsum(weights, axis=1)
-    a, p = np.nonzero(pairs & (sums[:, -1:] > 0) if len(labels) else pairs)
-    if not len(a):
-        return a, p, a
-    at = rng.random(len(a)) * sums[a, -1]
-    n = np.sum(sums[a] <= at[:, None], axis=1)
-    return a, p, np.minimum(n, len(labels) - 1)
+def _drawn(weights: Array | None, labels: Array, rng: np.random.Generator) -> tuple[Indices, Indices, Indices]:
+    """A negative for each pair of one class, drawn from the row of the anchor by the inverse of its distribution.
+
+    weights: (b, b), 0 for one class; None: the same for all negatives. Nothing larger than (b, b) is made: the pairs of
+    an anchor look up their negatives in its row of sums.
+    """
+    same = labels[:, None] == labels[None]
+    several = ~same.all(1, keepdims=True)  # a batch of one class has no negatives
+    a, p = np.nonzero(same & several & ~np.eye(len(labels), dtype=bool))
+    at, n = rng.random(len(a)), np.empty(len(a), np.intp)
+    starts = np.searchsorted(a, np.arange(len(labels) + 1))
+    for anchor, (start, end) in enumerate(itertools.pairwise(starts)):
+        if start < end:
+            sums = np.cumsum(~same[anchor] if weights is None else weights[anchor], dtype=np.float64)
+            if not 0 < sums[-1] < np.inf:  # encodings that are not finite: the loss will say so
+                sums = np.cumsum(~same[anchor], dtype=np.float64)
+            found = np.searchsorted(sums, at[start:end] * sums[-1], side="right")
+            n[start:end] = np.minimum(found, np.searchsorted(sums, sums[-1]))  # never behind the last negative
+    return a, p, n
 
 
 def triplet_loss(z: Tensor, labels: Array, margin: float, mining: str, reduction: str, rng: np.random.Generator) -> Any:
     """The triplet loss of a batch by any of `MININGS`; a scalar.
 
-    reduction: "mean_active" or "mean", as `ops.batch_triplet_loss`. rng: for the minings by chance.
+    reduction: "mean_active" or "mean", as `ops.batch_triplet_loss`. rng: for the minings by chance, whose losses are
+    computed from the (b, b) distances: encodings gathered for each triplet would take b · b · d numbers.
     """
     if mining in BY_DISTANCE:
         return ops.batch_triplet_loss(z, labels, margin, mining, reduction)
     draw = distance_weighted_triplets(z.data, labels, rng) if mining == BY_CHANCE[0] else random_triplets(labels, rng)
-    anchor, positive, negative = (z[index] for index in draw)
-    return ops.triplet_loss(anchor, positive, negative, margin, reduction)
+    a, p, n = draw
+    distances = ops.pairwise_sqdist(z, z)
+    losses = ops.relu(ops.add(ops.sub(distances[a, p], distances[a, n]), margin))
+    counted = len(a) if reduction == "mean" else int(np.count_nonzero(to_host(losses.data)))
+    return ops.mul(ops.sum(losses), 1 / max(1, counted))
 
 
 def pairs_of(labels: Array, rng: np.random.Generator) -> tuple[Indices, Indices, NDArray[np.bool_]]:

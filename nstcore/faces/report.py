@@ -75,16 +75,30 @@ def calibration_text(report: CalibrationReport) -> str:
     return "\n".join(lines)
 
 
-def head_text(report: HeadReport) -> str:
-    """What a verification head is worth, for a person to read."""
-    ours, plain = report.by_head, report.by_distance
-    verdict = "kept" if report.helps else "not kept: the distance alone gives probabilities at least as good"
-    return "\n".join([
+_KEPT = {
+    "fitted": "kept",
+    "distance": "not kept: the distance alone gives probabilities at least as good",
+    "present": "not kept: the gallery's own head gives probabilities at least as good",
+}
+
+
+def head_text(report: HeadReport, replace: bool = False) -> str:
+    """What a verification head is worth, for a person to read; replace: it takes the place of the gallery's own."""
+    ours, plain, old = report.by_head, report.by_distance, report.by_present
+    kept = ("fitted" if report.helps else "distance") if replace else report.kept
+    lines = [
         f"head             {report.head.form}, decay {report.decay:g}, from {report.same:,} pairs of one person and "
-        f"{report.different:,} of two; {verdict}",
+        f"{report.different:,} of two; {_KEPT[kept]}",
         f"                 on people it was not fitted to: equal error rate {ours.eer:.2%} (distance {plain.eer:.2%}),",
         f"                 mean -ln of the probability given to the truth {ours.loss:.4f} (distance {plain.loss:.4f})",
-    ])  # fmt: skip
+    ]
+    if old is not None:
+        fate = "it stays; --replace-head takes it out" if kept == "present" else "it is taken out"
+        lines += [
+            f"the gallery's    head on the same pairs: equal error rate {old.eer:.2%}, mean -ln {old.loss:.4f}; {fate}",
+            "                 (where these people are those that it was fitted to, that is too good)",
+        ]
+    return "\n".join(lines)
 
 
 def by_head_text(found: Separation) -> str:

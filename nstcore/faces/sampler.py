@@ -16,13 +16,15 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """Batches of up to `people` × `photos` photographs: P people, K photographs of each.
+    """Batches of `people` × `photos` photographs: P people, K photographs of each.
 
     labels: (n,) whole numbers, whose a photograph is. seed: the same one gives the same batches.
 
-    In an epoch every photograph of a person who has several is used once (a last one that would stand alone is left
-    out). A person with fewer than K photographs gives those there are: none is used twice in a batch. People with a
-    single photograph have no pair: they are negatives only, and take up to a quarter of a batch's people.
+    A batch has P different people, or everybody with several photographs where they are fewer. Each of them gives K
+    photographs, or all where there are fewer: none is used twice in a batch. People with a single photograph have no
+    pair: they are negatives only, and take P // 4 of the P places, or as many as there are (with one other person at
+    least one place: that is where the negatives are). An epoch has everybody with several photographs at least once;
+    in ⌈n / K⌉ epochs a person's n photographs are all used.
     `batch(step)` depends on labels, seed and step alone: a run that stops goes on with the step that it had reached.
 
     Raises `ArgumentError` when there are not two people, or nobody has two photographs.
@@ -59,48 +61,43 @@ class Sampler:
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
-        return -(-sum(self._parts(len(group)) for group in self._several) // self._paired)
+        """Batches in an epoch, in which everybody with several photographs is used."""
+        return -(-len(self._several) // self._paired)
 
     @property
     def _singles(self) -> int:
-        """Places of people with one photograph in a batch: where there are few others, as many as are left."""
-        return min(len(self._single), max(self.people // 4, self.people - len(self._several)))
+        """Places of people with one photograph in a batch."""
+        return min(len(self._single), max(self.people // 4, int(len(self._several) == 1)))
 
     @property
     def _paired(self) -> int:
         """Places of the others."""
-        return self.people - self._singles
-
-    def _parts(self, count: int) -> int:
-        """How many times a person with so many photographs stands in an epoch."""
-        return max(1, count // self.photos + (count % self.photos > 1))
+        return min(len(self._several), self.people - self._singles)
 
     def batch(self, step: int) -> Indices:
         """The photographs of one batch, as indices, those of a person beside each other; step: from 0."""
         epoch, position = divmod(whole("sampler", "a step", step), self.steps)
-        visits = self._visits(epoch)
-        chosen = visits[position * self._paired : (position + 1) * self._paired]
-        chosen += visits[: min(self._paired, len(visits)) - len(chosen)]  # the last batch is as large as the others
+        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self._several))
+        turn = order[position * self._paired : (position + 1) * self._paired]
+        chosen = [self._turn(who, epoch) for who in turn]
+        rng = np.random.default_rng((self.seed, 1, step))
+        if len(turn) < self._paired:  # the last batch is as large as the others: people who had their turn
+            again = order[rng.permutation(position * self._paired)[: self._paired - len(turn)]]
+            chosen += [rng.permutation(self._several[who])[: self.photos] for who in again]
         if self._singles:
-            rng = np.random.default_rng((self.seed, 1, step))
             chosen += list(rng.choice(self._single, self._singles, replace=False)[:, None])
         return np.concatenate(chosen)
 
-    def _visits(self, epoch: int) -> list[Indices]:
-        """An epoch's groups of photographs of one person: first one group of everybody, then a second one ..."""
-        rng = np.random.default_rng((self.seed, 0, epoch))
-        rounds: list[list[Indices]] = []
-        for group in self._several:
-            mixed = rng.permutation(group)
-            for i in range(self._parts(len(group))):
-                if i == len(rounds):
-                    rounds.append([])
-                rounds[i].append(mixed[i * self.photos : (i + 1) * self.photos])
-        visits: list[Indices] = []
-        for one in rounds:
-            visits += [one[i] for i in rng.permutation(len(one))]
-        return visits
+    def _turn(self, who: int, epoch: int) -> Indices:
+        """The photographs of a person in an epoch: the next K in an order that changes when all were used.
+
+        The last ones of an order are taken with some before them, so that there are K.
+        """
+        group = self._several[who]
+        deck, part = divmod(epoch, -(-len(group) // self.photos))
+        mixed = np.random.default_rng((self.seed, 4, who, deck)).permutation(group)
+        end = min((part + 1) * self.photos, len(group))
+        return mixed[max(0, end - self.photos) : end]
 
     def describe(self) -> dict[str, Any]:
         """What the batches are, in plain values."""

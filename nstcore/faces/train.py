@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nstcore import weights
 from nstcore.backend.memory import reuse
-from nstcore.errors import ArgumentError, NonFiniteError, WeightsError
+from nstcore.errors import ArgumentError, NonFiniteError, OutputError, WeightsError
 from nstcore.faces.align import CHIP
 from nstcore.faces.head import VerificationHead
 from nstcore.faces.photos import Photos, from_arrays, read_folder
@@ -22,10 +22,13 @@ from nstcore.faces.scores import Scores, score
 from nstcore.faces.split import MOST_NOTED, Known, known_to, noted, some_people, split_people
 from nstcore.faces.squares import FACE, SQUARE
 from nstcore.faces.train_settings import TrainSettings
-from nstcore.faces.trainer import Callback, Features, Pictures, Trainer, TrainRow, load_state, save_state
+from nstcore.faces.train_state import LOOKED, load_state, save_state
+from nstcore.faces.trainer import Callback, Features, Pictures, Trainer, TrainRow
+from nstcore.files import check_output
 
 Array = NDArray[Any]
 KEPT_APART, TRAINED_ON = "people kept apart", "people trained on"
+ENDINGS: dict[type, str] = {NonFiniteError: "not finite", OutputError: "checkpoint"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +36,11 @@ class Trained:
     """What training gave: the network of the best look, and how it came there.
 
     scores: of the people who were not trained on, at the best look (`best_step`); None where nobody was kept apart.
-    before: theirs before the first step. stopped: why it ended: "steps", "patience" or "interrupted". validation: the
-    names of the people kept apart. left_out: what could not be used, with the reason. negatives_only: people with one
-    photograph. photographs: digests of all that the network was trained on, in this run and before; None where the file
-    that it started from does not say. head: of the logistic loss.
+    before: theirs before the first step. stopped: why it ended: "steps", "patience", "interrupted", "not finite" or
+    "checkpoint", which could not be written. validation: the names of the people kept apart. left_out: what could not
+    be used, with the reason. negatives_only: people with one photograph. photographs: digests of all that the network
+    was trained on, in this run and before; None where the file that it started from does not say. head: of the logistic
+    loss.
     """
 
     net: Any
@@ -63,6 +67,9 @@ class Trained:
 
         head: where the head of the logistic loss is written, with the digest of this encoder, for `Gallery.set_head`.
         """
+        for name, array in self.net.state_dict().items():
+            if not np.isfinite(array).all():
+                raise NonFiniteError(f"[train] expects finite weights to write, got NaN or infinity in {name}")
         if head is not None and self.head is None:
             raise ArgumentError(f"[train] the {self.settings.loss} loss trains no head that could be written")
         digests = self.photographs if self.photographs and len(self.photographs) <= MOST_NOTED else None
@@ -105,13 +112,15 @@ def train_encoder(
     with the same photographs and choices. callback: gets the `TrainRow` of each step. progress: see `read_folder`.
     choices: the fields of `TrainSettings`, and those of its `Augmentation` (flip, shift, scale, light).
 
-    Ctrl-C ends the run between two steps and keeps what was reached. The default threshold of the encoder is that of
-    the highest balanced accuracy on the people kept apart; with validation=0 on those trained on, whom nothing unseen
-    has judged.
-    Raises `ArgumentError`, `ShapeError`, `ImageError`, `WeightsError`, and `NonFiniteError`, whose ``result`` is what
-    was reached before.
+    Ctrl-C ends the run between two steps and keeps what was reached. A checkpoint that cannot be written ends it, too:
+    ``result`` of the `OutputError` is what was reached. The default threshold of the encoder is that of the highest
+    balanced accuracy on the people kept apart; with validation=0 on those trained on, whom nothing unseen has judged.
+    Raises `ArgumentError`, `ShapeError`, `ImageError`, `WeightsError`, `OutputError`, and `NonFiniteError`, whose
+    ``result`` is what was reached before.
     """
     settings = TrainSettings.of(choices)
+    if checkpoint is not None:
+        check_output(checkpoint)
     begin = _start(start, last, size, side, settings.seed)
     net = begin.net
     net.chips = _chips(align, begin, isinstance(data, (str, Path)))
@@ -139,11 +148,13 @@ class _Run:
         else:
             mirrored = photos.pictures[:, :, ::-1]
             self.inputs = Features(net, last, net.features(photos.pictures, last), net.features(mirrored, last))
+        small = hasattr(net, "side")
+        start = hashlib.sha256(b"".join(a.tobytes() for a in net.state_dict().values())).hexdigest()
         self.facts = {
-            "settings": settings.to_json(),
-            "photographs": photos.digest(),
-            "start": hashlib.sha256(b"".join(a.tobytes() for a in net.state_dict().values())).hexdigest(),
-        }
+            "settings": settings.to_json(), "network": "embedding_net" if small else "face_encoder",
+            "size": net.facts["size"], "side": net.side if small else CHIP, "last": None if small else last,
+            "starting weights": start, "photographs": photos.digest(),
+        }  # fmt: skip
         inner = _Subset(self.inputs, train)
         self.trainer = Trainer(net, inner, photos.labels[train], sampler, settings)
         self.before = self._look()
@@ -153,20 +164,32 @@ class _Run:
     def __call__(self, resume: str | Path | None) -> Trained:
         if resume is not None:
             self._resume(resume)
-        stopped = "steps"
+        with self.trainer.signals:
+            stopped, error = self._steps()
+            try:
+                with self.trainer.signals.hold():  # a second Ctrl-C does not lose what the first one left
+                    if not isinstance(error, OutputError):
+                        error = self._last_state(error)
+                    result = self._result(stopped if error is None else ENDINGS[type(error)])
+            except KeyboardInterrupt:
+                pass
+        if error is not None:
+            error.result = result
+            raise error
+        return result
+
+    def _steps(self) -> tuple[str, NonFiniteError | OutputError | None]:
+        """All steps that are left, and why there are no more."""
         try:
-            with self.trainer.signals:
-                while self.trainer.steps < self.settings.steps:
-                    if self._worn_out():
-                        stopped = "patience"
-                        break
-                    self._step()
+            while self.trainer.steps < self.settings.steps:
+                if self._worn_out():
+                    return "patience", None
+                self._step()
         except KeyboardInterrupt:
-            stopped = "interrupted"
-        except NonFiniteError as error:
-            error.result = self._finish("not finite")
-            raise
-        return self._finish(stopped)
+            return "interrupted", None
+        except (NonFiniteError, OutputError) as error:
+            return "", error
+        return "steps", None
 
     def _step(self) -> None:
         """A step with all that belongs to it: a run that is interrupted and resumed has looked as often as another."""
@@ -178,25 +201,27 @@ class _Run:
                 if found:
                     row = replace(row, eer=found.eer, auc=found.auc, one_shot=found.one_shot, threshold=found.threshold)
                     self.trainer.rows[-1] = row
-                    self._judge(found, row.step)
+                    if self._judge(found, row.step):
+                        self.best = self._weights()
                 if self.checkpoint is not None:
                     self._save()
         if self.callback:
             self.callback(row)
 
-    def _judge(self, found: Scores, step: int) -> None:
-        """Keep the weights when they are better for the people kept apart: fewer errors, then a larger area.
+    def _judge(self, found: Scores, step: int) -> bool:
+        """Whether this look is the best: the fewest errors for the people kept apart, then the largest area.
 
         Trained weights that are as good replace untrained ones: a few people may be told apart by both.
         """
         now = (found.eer, -found.auc)
         best = None if self.scores is None else (self.scores.eer, -self.scores.auc)
         untrained = self.begin.untrained and not self.best_step
-        if best is None or now < best or (untrained and now == best):
+        better = best is None or now < best or (untrained and now == best)
+        if better:
             self.scores, self.best_step, self.looks_since = found, step, 0
-            self.best = self._weights()
         else:
             self.looks_since += 1
+        return better
 
     def _worn_out(self) -> bool:
         return bool(len(self.held)) and 0 < self.settings.patience <= self.looks_since
@@ -204,7 +229,12 @@ class _Run:
     def _look(self) -> Scores | None:
         if not len(self.held):
             return None
-        return score(self.inputs.encode(self.held), self.photos.labels[self.held])
+        encodings = self.inputs.encode(self.held)
+        if not np.isfinite(encodings).all():
+            raise NonFiniteError(
+                f"[train] step {self.trainer.steps}: the encodings of the people kept apart are not finite"
+            )
+        return score(encodings, self.photos.labels[self.held])
 
     def _weights(self) -> dict[str, Array]:
         found = {f"net.{name}": a.copy() for name, a in self.net.state_dict().items()}
@@ -216,34 +246,44 @@ class _Run:
         save_state(str(self.checkpoint), self.trainer, self.best, self.facts)
 
     def _resume(self, path: str | Path) -> None:
-        best = load_state(path, self.trainer, self.facts)
-        self.scores, self.best_step, self.looks_since = self.before, 0, 0
+        self.best = load_state(path, self.trainer, self.best, self.facts)
         for row in self.trainer.rows:  # the looks so far, judged again
             if self.before is not None and row.eer is not None:
-                looked = {name: getattr(row, name) for name in ("eer", "auc", "one_shot", "threshold")}
+                looked = {name: getattr(row, name) for name in LOOKED}
                 self._judge(replace(self.before, **looked), row.step)
-        self.best = best
 
-    def _finish(self, stopped: str) -> Trained:
-        if self.checkpoint is not None and self.trainer.steps:
+    def _last_state(self, error: NonFiniteError | None) -> NonFiniteError | OutputError | None:
+        """Write the last checkpoint; gives the error that ends the run, that of the writing with it."""
+        if self.checkpoint is None or not self.trainer.steps:
+            return error
+        try:
             self._save()
+        except OutputError as failure:
+            return failure if error is None else NonFiniteError(f"{error}; {failure}")
+        return error
+
+    def _result(self, stopped: str) -> Trained:
+        """The run's result; the network has the weights of the best look from here on."""
         if not len(self.held):  # nobody to judge by: the last weights
             self.best, self.best_step = self._weights(), self.trainer.steps
         self.net.load_state_dict({n[4:]: a for n, a in self.best.items() if n.startswith("net.")})
         head = self.trainer.head
         if head:
             head.load_state_dict({n[5:]: a for n, a in self.best.items() if n.startswith("head.")})
-        self.net.threshold = (self.scores or self._own_scores()).threshold
+        judged = self.scores or self._own_scores()
+        if judged is not None:
+            self.net.threshold = judged.threshold
         return Trained(
             self.net, self.settings, tuple(self.trainer.rows), self.before, self.scores, self.best_step, stopped,
             tuple(self.photos.names[i] for i in np.unique(self.photos.labels[self.held])), self.photos.left_out,
             self.sampler.negatives_only, noted(self.begin.known, self.photos, self.train), head,
         )  # fmt: skip
 
-    def _own_scores(self) -> Scores:
-        """Of people who were trained on, where there is nobody else."""
+    def _own_scores(self) -> Scores | None:
+        """Of people who were trained on, where there is nobody else; None for encodings that are not finite."""
         own = self.train[some_people(self.photos.labels[self.train], self.settings.seed)]
-        return score(self.inputs.encode(own), self.photos.labels[own])
+        encodings = self.inputs.encode(own)
+        return score(encodings, self.photos.labels[own]) if np.isfinite(encodings).all() else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,7 +313,7 @@ class _Start:
 
 def _start(start: str | Path, last: int, size: int, side: int, seed: int) -> _Start:
     from nstcore import models
-    from nstcore.faces.encoder import ARCHITECTURE, TRAINED
+    from nstcore.faces.encoder import ARCHITECTURE, REMEDY, TRAINED
 
     if start == "scratch":
         return _Start(models.embedding_net(size, side, seed=seed), untrained=True)
@@ -283,7 +323,7 @@ def _start(start: str | Path, last: int, size: int, side: int, seed: int) -> _St
         raise WeightsError(
             f"[train] {start}: there is no such file; the start is scratch, fine-tune, or the file of an encoder"
         )
-    file = weights.load(start)
+    file = weights.load(start, remedy=REMEDY)
     if file.architecture not in (ARCHITECTURE, TRAINED):
         raise WeightsError(
             f"[train] {start}: expects an encoder, {TRAINED} or {ARCHITECTURE}, to go on from, got {file.architecture}"

@@ -174,6 +174,7 @@ def sentence(trained: Trained) -> str:
         "interrupted": "; interrupted, this is what was reached",
         "patience": "; stopped, new people got no better",
         "not finite": "; the loss was not finite, this is what was reached before",
+        "checkpoint": "; the checkpoint could not be written, this is what was reached",
     }
     lines = [f"{facts['steps']} steps in {facts['seconds']:.0f} s{endings.get(trained.stopped, '')}"]
     if trained.scores and trained.before:
@@ -183,6 +184,6 @@ def sentence(trained: Trained) -> str:
             f"{after.ways}-way one-shot {before.one_shot:.1%} -> {after.one_shot:.1%}; best at step "
             f"{trained.best_step}, threshold {after.threshold:.3f}",
         ]
-    elif trained.history:
+    elif trained.history and facts["threshold"] is not None:
         lines.append(f"threshold {facts['threshold']:.3f}, from the people trained on")
     return "\n".join(lines)

@@ -13,6 +13,9 @@ from nstcore.ops._op import whole
 
 LOSSES = ("triplet", "contrastive", "logistic")
 AUGMENTATION = tuple(f.name for f in fields(Augmentation))
+# Encodings of length 1 that have nothing in common are √2 apart: pairs that are pushed 0.2 apart and no farther stay
+# mixed up with those of one class. Of triplets the margin is a difference of squared distances, not a distance.
+MARGINS = {"triplet": 0.2, "contrastive": 1.0, "logistic": 0.2}
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class TrainSettings:
     """Everything that decides a run, with the photographs: the same settings give the same encoder, bit for bit.
 
     loss: "triplet"; "contrastive" or "logistic" on pairs, the second through a `VerificationHead` that is trained too.
-    mining: of the triplets, one of `MININGS`. margin: of triplets in squared distance, of pairs in distance.
+    mining: of the triplets, one of `MININGS`. margin: of triplets in squared distance, 0.2; of pairs in
+    distance, 1.0. With the logistic loss it only counts which triplets would have a loss.
     steps: at most. people, photos: of each in a batch. learning_rate, weight_decay: of AdamW. warm_up: steps until the
     rate is reached; it then falls to 0 along a cosine. clip: largest length of the gradient; 0 leaves it as it is.
     augmentation: of pictures. validation: the share of the people with two or more photographs who are not trained on.
@@ -32,7 +36,7 @@ class TrainSettings:
 
     loss: str = "triplet"
     mining: str = "semi_hard"
-    margin: float = 0.2
+    margin: Any = None  # a float from here on: that of the loss unless it was given
     steps: int = 600
     people: int = 16
     photos: int = 4
@@ -51,6 +55,8 @@ class TrainSettings:
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices:
                 raise ArgumentError(f"[train] expects {name} to be one of {', '.join(choices)}, got {value!r}")
+        if self.margin is None:
+            object.__setattr__(self, "margin", MARGINS[self.loss])
         for name, least in (("steps", 1), ("people", 2), ("photos", 2), ("warm_up", 0), ("evaluate_every", 1),
                             ("patience", 0), ("seed", 0)):  # fmt: skip
             object.__setattr__(self, name, _whole(name, getattr(self, name), least))

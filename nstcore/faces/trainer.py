@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nstcore import ops, optim, weights
+from nstcore import ops, optim
 from nstcore._signals import Signals
 from nstcore.autograd import Tensor, no_grad
 from nstcore.backend import current_backend
@@ -26,7 +24,6 @@ from nstcore.faces.train_settings import TrainSettings
 from nstcore.nn.module import Module
 
 Array = NDArray[Any]
-ARCHITECTURE = "training"
 KEPT = "the state before it stays"
 
 
@@ -125,49 +122,29 @@ class Trainer:
         self.signals = Signals()
 
     def step(self) -> TrainRow:
-        """Take one step; `NonFiniteError`, with everything as it was before it, when loss or gradient is not finite.
+        """Take one step; `NonFiniteError`, with everything as it was before it, when what it gives is not finite.
 
         Where the caller holds `signals` back, they come through while loss and gradient are computed, and a step that
         one of them ends has changed nothing either.
         """
         start, s = time.perf_counter(), self.settings
         self.optimizer.learning_rate = optim.cosine_schedule(s.learning_rate, self.steps, s.steps, s.warm_up, 0.01)
-        before = {name: b.copy() for name, b in self.net.named_buffers()}
-        seen: dict[str, Any] = {}
         rng, index = np.random.default_rng((s.seed, 2, self.steps)), self.sampler.batch(self.steps)
-        labels = self.labels[index]
+        labels, before = self.labels[index], self._copies()
+        seen: dict[str, Any] = {}
         self.net.train()
-
-        def closure() -> float:
-            with self.signals.through():
-                z = self.inputs.batch(index, s.augmentation, rng)
-                loss = self._loss(z, labels, rng)
-            if not np.isfinite(loss.data):
-                raise NonFiniteError(
-                    f"[train] step {self.steps + 1}: the loss is {float(loss)}; the state before it stays"
-                )
-            if loss.requires_grad:
-                with self.signals.through():
-                    loss.backward()
-            gradient = optim.clip_gradients(self.optimizer.parameters, s.clip) if s.clip else 0.0
-            if not np.isfinite(gradient):
-                raise NonFiniteError(
-                    f"[train] step {self.steps + 1}: the gradient is not finite; the state before it stays"
-                )
-            seen.update(z=z.data, gradient=gradient)
-            return float(loss)
-
         try:
-            loss = self.optimizer.step(closure)
+            loss = self.optimizer.step(lambda: self._forward_and_back(index, rng, seen))
+            self._check_state()
         except BaseException:
-            for name, buffer in self.net.named_buffers():
-                buffer[...] = before[name]
+            self._restore(before)
             raise
         finally:
             self.net.eval()
         self.steps += 1
         self.seconds += time.perf_counter() - start
-        stats = ops.triplet_stats(seen["z"], labels, s.margin)
+        # Of pairs the margin is a distance, here it is a squared one.
+        stats = ops.triplet_stats(seen["z"], labels, s.margin**2 if s.loss == "contrastive" else s.margin)
         row = TrainRow(
             self.steps, self.seconds, loss, self.optimizer.learning_rate, stats.active_fraction,
             stats.mean_positive_distance, stats.mean_negative_distance, stats.mean_norm, seen["gradient"],
@@ -175,6 +152,53 @@ class Trainer:
         )  # fmt: skip
         self.rows.append(row)
         return row
+
+    def _forward_and_back(self, index: Array, rng: np.random.Generator, seen: dict[str, Any]) -> float:
+        """The loss of a batch, and the gradients of all parameters; encodings and their length go to `seen`."""
+        clip = self.settings.clip
+        with self.signals.through():
+            z = self.inputs.batch(index, self.settings.augmentation, rng)
+            loss = self._loss(z, self.labels[index], rng)
+        if not (np.isfinite(loss.data) and np.isfinite(z.data).all()):
+            raise self._not_finite(f"the loss is {float(loss)}")
+        if loss.requires_grad:
+            with self.signals.through():
+                loss.backward()
+        gradient = optim.clip_gradients(self.optimizer.parameters, clip or np.finfo(np.float64).max)
+        if not np.isfinite(gradient):
+            raise self._not_finite("the gradient is not finite")
+        seen.update(z=z.data, gradient=gradient)
+        return float(loss)
+
+    def _not_finite(self, what: str) -> NonFiniteError:
+        return NonFiniteError(f"[train] step {self.steps + 1}: {what}; {KEPT}")
+
+    def _check_state(self) -> None:
+        """Raise unless parameters, running statistics and the optimiser's moments are finite."""
+        parts = {"": self.net, "head.": self.head} if self.head else {"": self.net}
+        names = {id(p): prefix + name for prefix, part in parts.items() for name, p in part.named_parameters()}
+        for p in self.optimizer.parameters:
+            if not np.isfinite(p.data).all():
+                raise self._not_finite(f"{names[id(p)]} is not finite after it")
+        for name, buffer in self.net.named_buffers():
+            if not np.isfinite(buffer).all():
+                raise self._not_finite(f"{name} is not finite after it")
+        for name, value in self.optimizer.state_dict().items():
+            if not np.isfinite(value).all():
+                raise self._not_finite(f"the optimiser's {name} is not finite after it")
+
+    def _copies(self) -> tuple[list[Array], list[Array], dict[str, Any]]:
+        """All that a step changes, as it is now: trained parameters, buffers, the optimiser's state."""
+        parameters = [p.data.copy() for p in self.optimizer.parameters]
+        return parameters, [b.copy() for _, b in self.net.named_buffers()], self.optimizer.state_dict()
+
+    def _restore(self, copies: tuple[list[Array], list[Array], dict[str, Any]]) -> None:
+        parameters, buffers, state = copies
+        for p, kept in zip(self.optimizer.parameters, parameters, strict=True):
+            p.data[...] = kept
+        for (_, buffer), kept in zip(self.net.named_buffers(), buffers, strict=True):
+            buffer[...] = kept
+        self.optimizer.load_state_dict(state)
 
     def _loss(self, z: Any, labels: Array, rng: np.random.Generator) -> Any:
         s = self.settings
@@ -210,67 +234,10 @@ class Trainer:
             raise WeightsError(f"[train] {source}: {error}") from None
 
 
-def save_state(path: str | Path, trainer: Trainer, best: dict[str, Array], facts: dict[str, Any]) -> None:
-    """Write a checkpoint: the state, the best weights so far, and `facts`, which `load_state` compares."""
-    arrays = {**trainer.arrays(), **{f"best.{name}": a for name, a in best.items()}}
-    meta = {
-        "architecture": ARCHITECTURE,
-        "steps": trainer.steps,
-        "seconds": trainer.seconds,
-        "rows": [[_plain(v) for v in asdict(row).values()] for row in trainer.rows],
-        "facts": facts,
-    }
-    weights.save(path, arrays, meta)
-
-
-def load_state(path: str | Path, trainer: Trainer, facts: dict[str, Any]) -> dict[str, Array]:
-    """Take over a checkpoint and give its best weights.
-
-    Raises `WeightsError` for a file that is none, `ArgumentError` when it is of other photographs or settings.
-    """
-    file = weights.load(path)
-    if file.architecture != ARCHITECTURE:
-        raise WeightsError(f"[train] {path}: expects a checkpoint of a training run, got {file.architecture}")
-    stored = file.meta.get("facts")
-    if not isinstance(stored, dict) or not isinstance(file.meta.get("rows"), list):
-        raise WeightsError(f"[train] {path}: its facts do not describe a training run")
-    wanted = json.loads(json.dumps(facts))
-    for name in sorted({*stored, *wanted}):
-        if stored.get(name) != wanted.get(name):
-            raise ArgumentError(
-                f"[train] {path}: expects the {name} of the run that it continues, "
-                f"{_short(stored.get(name))}, got {_short(wanted.get(name))}"
-            )
-    current = {n: a for n, a in file.arrays.items() if not n.startswith("best.")}
-    trainer.load(current, str(path))
-    try:
-        trainer.rows = [TrainRow(*_row_values(row)) for row in file.meta["rows"]]
-        trainer.steps, trainer.seconds = int(file.meta["steps"]), float(file.meta["seconds"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"[train] {path}: its rows are no rows of a training run ({error})") from None
-    return {n.removeprefix("best."): np.array(a) for n, a in file.arrays.items() if n.startswith("best.")}
-
-
 def _check_finite(net: Module) -> None:
     for name, array in net.state_dict().items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise WeightsError(f"[train] expects finite weights, got NaN or infinity in {name}")
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON can hold it: NaN (the mean over nothing) as text."""
-    return "nan" if isinstance(value, float) and value != value else value
-
-
-def _row_values(row: list[Any]) -> list[Any]:
-    if len(row) != len(fields(TrainRow)):
-        raise ValueError(f"{len(row)} values in a row")
-    return [float("nan") if value == "nan" else value for value in row]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 Callback = Callable[[TrainRow], object]

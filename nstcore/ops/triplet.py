@@ -130,6 +130,8 @@ def triplet_stats(z: Any, labels: Any, margin: float = 0.2) -> TripletStats:
 
 def _labels(name: str, labels: Any) -> Array:
     array: Array = labels.data if isinstance(labels, Tensor) else as_array(labels)
+    if array.size == 0:  # an empty list says nothing about its type
+        array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise DTypeError(f"[{name}] expects whole numbers as labels, got {array.dtype}")
     return array

@@ -58,6 +58,7 @@ class SGD(Optimizer):
         """Take one step; parameters without a gradient stay as they are."""
         from nstcore.backend.cpu import native
 
+        self._check_writable()
         self.zero_grad()
         loss = closure()
         for p, v in zip(self.parameters, self._velocity, strict=True):
@@ -113,6 +114,7 @@ class Adam(Optimizer):
         """Take one step; parameters without a gradient stay as they are."""
         from nstcore.backend.cpu import native
 
+        self._check_writable()
         self.zero_grad()
         loss = closure()
         self._steps += 1

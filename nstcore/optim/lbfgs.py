@@ -88,6 +88,7 @@ class LBFGS(Optimizer):
 
     def step(self, closure: Closure) -> float:
         """Take one step; returns the loss before it."""
+        self._check_writable()
         if self._loss is None:
             self._loss, self._gradient = self._evaluate(closure)
         before = self._loss

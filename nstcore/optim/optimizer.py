@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nstcore.autograd import Tensor
 from nstcore.autograd.engine import NUMERIC
-from nstcore.backend.arrays import beside, to_host
+from nstcore.backend.arrays import beside, on_device, to_host
 from nstcore.errors import ArgumentError
 
 Closure = Callable[[], float]
@@ -34,10 +34,20 @@ class Optimizer:
             raise ArgumentError(
                 f"[{type(self).__name__}] expects at least one parameter with requires_grad=True, got none"
             )
+        self._check_writable()
 
     def step(self, closure: Closure) -> float:
         """Take one step; returns the loss before it."""
         raise NotImplementedError
+
+    def _check_writable(self) -> None:
+        """Raise `ArgumentError` when a parameter cannot be changed, such as one over an array that a file gave."""
+        for i, p in enumerate(self.parameters):
+            if not (on_device(p.data) or p.data.flags.writeable):
+                raise ArgumentError(
+                    f"[{type(self).__name__}] expects parameters that can be changed, got a read-only array for "
+                    f"parameter {i}, {p.dtype} {p.shape}; give a copy of it"
+                )
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

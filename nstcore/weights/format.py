@@ -63,11 +63,12 @@ class WeightsFile:
         return sum(array.size for array in self.arrays.values())
 
 
-def load(path: str | Path) -> WeightsFile:
+def load(path: str | Path, *, remedy: str | None = None) -> WeightsFile:
     """Read a weights file and check it: limits, structure, every digest and, for a known network, every shape.
 
     Args:
         path: an .npz written by `save` or by ``nst weights convert``.
+        remedy: what the reader of an error is told to do; default: get the file again.
 
     Returns:
         A `WeightsFile`; its arrays keep the stored dtype and are read-only.
@@ -78,11 +79,21 @@ def load(path: str | Path) -> WeightsFile:
     """
     path = Path(path)
     try:
+        return _load(path)
+    except FileNotFoundError as error:
+        told = remedy or "'nst weights list' shows the embedded ones"
+        raise WeightsError(f"[weights] {path}: there is no such file; {told}") from error
+    except WeightsError as error:
+        told = remedy or f"download the file again, or make it again: nst weights convert SOURCE -o {path.name}"
+        raise WeightsError(f"{error}; {told}") from error
+
+
+def _load(path: Path) -> WeightsFile:
+    try:
         with open(path, "rb") as file:
             blocks = archive.read_members(file)
-    except FileNotFoundError as error:
-        remedy = "'nst weights list' shows the embedded ones"
-        raise WeightsError(f"[weights] {path}: there is no such file; {remedy}") from error
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise damaged(path, f"cannot be read ({error.strerror or error})") from error
     except KeyError as error:
@@ -134,10 +145,9 @@ def save(path: str | Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -
 
 
 def damaged(path: Path, problem: str, key: str | None = None) -> WeightsError:
-    """Make the error for a file that cannot be used: which file, which key, what is wrong, what to do."""
+    """Make the error for a file that cannot be used: which file, which key, what is wrong; `load` says what to do."""
     where = f"{path}: {key}" if key else f"{path}"
-    remedy = f"download the file again, or make it again: nst weights convert SOURCE -o {path.name}"
-    return WeightsError(f"[weights] {where}: {problem}; {remedy}")
+    return WeightsError(f"[weights] {where}: {problem}")
 
 
 def _bytes(array: Array) -> memoryview:

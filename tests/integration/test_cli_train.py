@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,6 +140,33 @@ def test_ctrl_c_keeps_what_was_reached(run: Any, folder: Path, tmp_path: Path, m
     assert "4 steps in" in result.out
     assert "interrupted, this is what was reached" in result.out
     assert nst.models.embedding_net(weights=tmp_path / "e.npz").threshold is not None
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_encoder(
+    run: Any, folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The folder goes after the first look: the encoder that was asked for is there, and the error names the file."""
+    from nstcore.faces import trainer
+
+    place, whole = tmp_path / "states", trainer.Trainer.step
+    place.mkdir()
+
+    def step(self: Any) -> Any:
+        if self.steps == 3:
+            shutil.rmtree(place)
+        return whole(self)
+
+    monkeypatch.setattr(trainer.Trainer, "step", step)
+    command = ["faces", "train", folder, "--checkpoint", place / "state.npz", *QUICK]
+    result = run(*command, "-o", tmp_path / "e.npz")
+    assert result.code == 2
+    assert f"[output] {place / 'state.npz'} cannot be written" in result.err
+    assert "4 steps in" in result.out
+    assert "the checkpoint could not be written, this is what was reached" in result.out
+    assert nst.faces.load_encoder(tmp_path / "e.npz").size == 8
+    place.mkdir()
+    result = run(*command, "-o", place / "e.npz")
+    assert (result.code, result.err.count("cannot be written")) == (2, 2)  # both files are told
 
 
 def test_a_collapse_is_explained(run: Any, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -352,8 +352,29 @@ def test_calibrate_fits_a_head_and_keeps_one_that_is_given(place: Path, people: 
     assert "verification head: equal error rate" in run("faces", "evaluate", "folder", "-g", "people.db")[1]
     assert "by_head" in json.loads(run("faces", "evaluate", "folder", "-g", "people.db", "--json")[1])
     assert "its verification head stays" in run("faces", "calibrate", "folder", "--far", "0.2")[1]
+    _compare_heads(run, head)
     run("faces", "calibrate", "--reset")
     assert "(uncalibrated)" in run("faces", "verify", "Zoë [x]", "a.png")[1]
+
+
+def _compare_heads(run: Run, present: VerificationHead) -> None:
+    """A head that the gallery has is neither dropped in silence nor kept without a comparison."""
+    command = ("faces", "calibrate", "folder", "--far", "0.2", "--head")
+    told = json.loads(run(*command, "--dry-run", "--json")[1])["head"]
+    least = min(told["by_head"]["loss"], told["by_distance"]["loss"])
+    assert (told["kept"] == "present") is (told["by_present"]["loss"] <= least)
+    out = run(*command)[1]
+    with Gallery("people.db") as gallery:
+        same = gallery.head is not None and np.array_equal(gallery.head.weight.data, present.weight.data)
+        assert same is (told["kept"] == "present")
+        assert ("it stays; --replace-head takes it out" in out) is same
+        assert ("it is taken out" in out) is not same
+        gallery.set_head(present)
+    out = run(*command, "--replace-head")[1]
+    assert "it is taken out" in out
+    with Gallery("people.db") as gallery:
+        assert (gallery.head is not None) is told["helps"]
+        assert gallery.head is None or not np.array_equal(gallery.head.weight.data, present.weight.data)
 
 
 def test_heads_that_do_not_belong_are_refused(place: Path, people: Path, run: Run) -> None:
@@ -367,6 +388,7 @@ def test_heads_that_do_not_belong_are_refused(place: Path, people: Path, run: Ru
         (("--head-from", "missing.npz"), "missing.npz"),
         (("folder", "--head-from", "other.npz"), "expects --head-from alone, got more"),
         (("--reset", "--head"), "expects --reset alone, got more"),
+        (("folder", "--replace-head"), "expects --replace-head with --head"),
         (("--pairs", "pairs.txt", "--head"), "expects --head with a folder of people, got a list of pairs"),
         (("--head-from", "other.npz", "-g", "new.db"), "new.db does not exist"),
     ):

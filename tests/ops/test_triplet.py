@@ -293,6 +293,9 @@ def test_refuses_labels(function):
         function(z, [0.0, 1.0, 1.0])
     with pytest.raises(ShapeError, match=rf"\[{function.__name__}\] axis b must agree in b d, b, got \(3, 2\), \(2,\)"):
         function(z, [0, 1])
+    with pytest.raises(ShapeError, match=rf"\[{function.__name__}\] axis b must agree in b d, b, got \(3, 2\), \(0,\)"):
+        function(z, [])  # which says nothing about its type
+    function(z[:0], [])
     with pytest.raises(DTypeError, match=rf"\[{function.__name__}\] .*got int64"):
         function(np.zeros((2, 2), np.int64), [0, 1])
 

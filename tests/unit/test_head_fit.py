@@ -76,6 +76,40 @@ def test_where_all_numbers_tell_as_much_little_is_lost() -> None:
     assert ("not kept" in head_text(found)) is not found.helps
 
 
+def test_a_head_that_was_there_before_stays_where_it_is_better(fitted: Any) -> None:
+    """One fitted to a great many other people beats one fitted to these few; an untrained one does not."""
+    z, labels = people(3, USELESS, count=12)
+    many, whose = people(4, USELESS, count=150)
+    good = fit_head(many, whose, "e").head
+    found = fit_head(z, labels, "e", present=good)
+    assert found.by_present is not None
+    assert (found.kept, found.helps) == ("present", True)
+    assert found.by_present.loss <= found.by_head.loss
+    assert "not kept: the gallery's own head gives probabilities at least as good" in head_text(found)
+    assert f"equal error rate {found.by_present.eer:.2%}" in head_text(found)
+    assert "it stays; --replace-head takes it out" in head_text(found)
+    assert "of two; kept\n" in head_text(found, replace=True)
+    assert "it is taken out" in head_text(found, replace=True)
+    bad = VerificationHead(8, encoder="e")
+    found = fit_head(z, labels, "e", present=bad)
+    assert found.kept == "fitted"
+    assert found.to_json()["by_present"]["loss"] > found.by_head.loss
+    assert "it is taken out" in head_text(found)
+    assert (fitted.by_present, fitted.kept) == (None, "fitted")
+    with pytest.raises(ArgumentError, match="encodings of different encoders cannot be compared"):
+        fit_head(z, labels, "another", present=bad)
+
+
+def test_what_a_present_head_is_worth_is_what_it_says(fitted: Any) -> None:
+    """On all pairs of people without folds to draw from, as `judge` counts them."""
+    z, labels = people(1, USELESS)
+    found = fit_head(z, labels, "e" * 64, present=fitted.head)
+    assert found.by_present is not None
+    whole = judge(fitted.head, z, labels)
+    assert found.by_present.loss == pytest.approx(whole.loss, abs=0.05)
+    assert found.by_present.eer == pytest.approx(whole.eer, abs=0.05)
+
+
 def test_separation_by_its_definition() -> None:
     values = np.array([0.1, 0.2, 0.3, 0.4])
     same = np.array([True, False, True, False])

@@ -359,3 +359,17 @@ def test_dot_is_exact_for_any_length(size: int, seed: int) -> None:
 def test_bad_arguments(make: Callable[[nst.Tensor], object], words: str) -> None:
     with pytest.raises(ArgumentError, match=words):
         make(parameter([1.0]))
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_parameter_that_cannot_be_changed_is_refused(kind: str) -> None:
+    """Such as one over an array that a file gave; also where it became one later, and before anything is changed."""
+    free, fixed = parameter([1.0, 2.0]), parameter([[3.0]])
+    made = MAKERS[kind]([free, fixed])
+    fixed.data.flags.writeable = False
+    words = r"expects parameters that can be changed, got a read-only array for parameter 1, float64 \(1, 1\)"
+    with pytest.raises(ArgumentError, match=words):
+        made.step(lambda: rosenbrock([free, fixed]))
+    with pytest.raises(ArgumentError, match=words):
+        MAKERS[kind]([free, fixed])
+    assert free.data.tolist() == [1.0, 2.0]

@@ -47,7 +47,7 @@ def assert_same(one: Trained, two: Trained) -> None:
 
 
 @pytest.mark.parametrize("choices", [{"mining": m} for m in ("batch_all", "semi_hard", "batch_hard",
-    "distance_weighted", "random")] + [{"loss": "contrastive", "margin": 1.0}, {"loss": "logistic"}])  # fmt: skip
+    "distance_weighted", "random")] + [{"loss": "contrastive"}, {"loss": "logistic"}])  # fmt: skip
 def test_every_loss_learns_to_tell_new_classes_apart(choices: dict[str, Any]) -> None:
     x, labels = classes(16, 6)
     little = {"shift": 0.06, "scale": 0.1, "light": 0.15}  # of pictures of 16 pixels, in 30 steps
@@ -91,19 +91,6 @@ def test_a_run_goes_on_bit_for_bit(tmp_path: Path, choices: dict[str, Any]) -> N
     assert_same(rest, whole)
 
 
-def test_other_photographs_or_choices_are_not_continued(tmp_path: Path) -> None:
-    x, labels = classes()
-    state = tmp_path / "state.npz"
-    train_encoder(x, labels, checkpoint=state, **SHORT)
-    with pytest.raises(ArgumentError, match=r"state\.npz: expects the settings of the run that it continues"):
-        train_encoder(x, labels, resume=state, **{**SHORT, "margin": 0.3})
-    with pytest.raises(ArgumentError, match="expects the photographs of the run"):
-        train_encoder(255 - x, labels, resume=state, **SHORT)
-    nst.models.embedding_net(8, 16).save(tmp_path / "net.npz")
-    with pytest.raises(WeightsError, match="expects a checkpoint of a training run, got embedding_net"):
-        train_encoder(x, labels, resume=tmp_path / "net.npz", **SHORT)
-
-
 def test_a_run_can_start_from_a_trained_encoder_and_says_what_it_did(tmp_path: Path) -> None:
     x, labels = classes()
     first = train_encoder(x, labels, **SHORT)
@@ -115,6 +102,15 @@ def test_a_run_can_start_from_a_trained_encoder_and_says_what_it_did(tmp_path: P
     second = train_encoder(x, labels, start=tmp_path / "encoder.npz", **SHORT)
     assert second.before is not None
     assert second.before.eer == first.scores.eer  # type: ignore[union-attr]
+
+
+def test_the_margin_is_that_of_the_loss() -> None:
+    """Of contrastive pairs 1.0: encodings of length 1 that have nothing in common are √2 apart, not 0.2."""
+    margins = {loss: nst.faces.TrainSettings(loss=loss).margin for loss in ("triplet", "contrastive", "logistic")}
+    assert margins == {"triplet": 0.2, "contrastive": 1.0, "logistic": 0.2}
+    assert nst.faces.TrainSettings(loss="contrastive", margin=0.5).margin == 0.5
+    with pytest.raises(ArgumentError, match="margin above 0, got -1"):
+        nst.faces.TrainSettings(margin=-1)
 
 
 def test_it_stops_when_new_people_get_no_better() -> None:
@@ -395,6 +391,9 @@ def test_a_fine_tuned_encoder_can_be_gone_on_from(tmp_path: Path) -> None:
 def test_a_start_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"none\.npz: there is no such file; the start is scratch, fine-tune, or"):
         train_encoder(*classes(), start=tmp_path / "none.npz", **SHORT)
+    (tmp_path / "torn.npz").write_bytes(b"PK torn")
+    with pytest.raises(WeightsError, match=r"torn\.npz: .*; take another copy, or make it again with nst faces train"):
+        train_encoder(*classes(), start=tmp_path / "torn.npz", **SHORT)
     nst.faces.VerificationHead(8).save(tmp_path / "head.npz")
     with pytest.raises(WeightsError, match=r"expects an encoder, .* to go on from, got verification_head"):
         train_encoder(*classes(), start=tmp_path / "head.npz", **SHORT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +20,48 @@ from nstcore.faces.photos import from_arrays, read_folder
 from nstcore.faces.sampler import Sampler
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=2, max_size=12), st.integers(2, 6), st.integers(2, 5), st.integers(0, 99))
-def test_batches_hold_no_photograph_twice_and_no_more_than_there_are(counts, people, photos, seed) -> None:
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=12), st.integers(2, 9), st.integers(2, 5), st.integers(0, 99))
+def test_a_batch_is_what_it_is_said_to_be(counts, people, photos, seed) -> None:
+    """P people, K photographs of each or all that there are; single photographs on a quarter of the places at most."""
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     if max(counts) < 2:
         with pytest.raises(ArgumentError, match="one of them with two photographs"):
             Sampler(labels, people, photos, seed)
         return
-    sampler = Sampler(labels, people, photos, seed)
-    assert sampler.negatives_only == counts.count(1)
-    for step in range(2 * sampler.steps):
+    sampler, several, singles = Sampler(labels, people, photos, seed), sum(c > 1 for c in counts), counts.count(1)
+    assert sampler.negatives_only == singles
+    places = min(singles, people // 4 if several > 1 else max(1, people // 4))
+    for step in range(2 * sampler.steps + 1):
         batch = sampler.batch(step)
-        assert len(np.unique(batch)) == len(batch) <= max(people, len(counts)) * photos
-        assert (np.bincount(labels[batch]) > 1).any()
+        taken = np.bincount(labels[batch], minlength=len(counts))
+        assert len(np.unique(batch)) == len(batch)
+        assert all(n in (0, min(count, photos)) for n, count in zip(taken, counts, strict=True))
+        assert sum(n > 0 and count == 1 for n, count in zip(taken, counts, strict=True)) == places
+        assert np.count_nonzero(taken) == min(people, several + places)
+        assert np.count_nonzero(taken) > 1
 
 
-def test_an_epoch_uses_every_photograph_of_people_with_several_once() -> None:
+def test_a_class_with_most_of_the_photographs_does_not_fill_a_batch() -> None:
+    """It stands in one batch of an epoch like everybody else, whatever it has."""
+    labels = np.repeat(np.arange(5), [200, 3, 3, 3, 3])
+    sampler = Sampler(labels, people=4, photos=4, seed=1)
+    assert sampler.steps == 2
+    seen = np.zeros(len(labels), int)
+    for step in range(100):
+        taken = np.bincount(labels[sampler.batch(step)], minlength=5)
+        assert set(np.delete(taken, 0)) <= {0, 3}
+        assert taken[0] in (0, 4)
+        seen[sampler.batch(step)] += 1
+    assert (seen > 0).all()  # 50 epochs of four
+
+
+def test_all_photographs_of_people_with_several_are_used_equally() -> None:
     labels = np.repeat(np.arange(30), 8)
     sampler = Sampler(labels, people=10, photos=4, seed=3)
-    assert sampler.steps == 6
+    assert sampler.steps == 3
     first = np.concatenate([sampler.batch(i) for i in range(6)])
-    assert np.array_equal(np.sort(first), np.arange(240))
+    assert np.array_equal(np.sort(first), np.arange(240))  # eight of each, four in an epoch
     assert [len(sampler.batch(i)) for i in range(6)] == [40] * 6
     assert all(len(np.unique(labels[sampler.batch(i)])) == 10 for i in range(6))
     second = np.concatenate([sampler.batch(i) for i in range(6, 12)])
@@ -178,6 +199,81 @@ def test_distance_weighted_negatives_follow_the_papers_density() -> None:
         a, _, n = mining.distance_weighted_triplets(z, labels, rng)
         counts[n[a == 0]] += 1
     np.testing.assert_allclose(counts / counts.sum(), weight / weight.sum(), atol=0.02)
+
+
+def _by_a_table(weights: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """The draw as its definition reads, with a row of sums for every pair: pairs × b numbers."""
+    pairs = (labels[:, None] == labels[None]) & ~np.eye(len(labels), dtype=bool)
+    sums = np.cumsum(weights, axis=1)
+    a, p = np.nonzero(pairs & (sums[:, -1:] > 0))
+    return a, p, np.sum(sums[a] <= (rng.random(len(a)) * sums[a, -1])[:, None], axis=1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_negatives_are_drawn_as_by_the_definition(seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(0, 5, 40)
+    weights = (labels[:, None] != labels[None]).astype(np.float64)
+    found = mining.random_triplets(labels, np.random.default_rng(seed))
+    for one, two in zip(found, _by_a_table(weights, labels, np.random.default_rng(seed)), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("kind", mining.BY_CHANCE)
+@pytest.mark.parametrize("classes", [2, 256])
+def test_mining_by_chance_needs_no_array_of_triplets(kind: str, classes: int) -> None:
+    """1,024 encodings: (b, b) float64 is 8 MiB; two classes have 523,264 pairs, and b sums for each took 4 GiB."""
+    labels = np.arange(1024) % classes
+    z = nst.tensor(unit_rows(1, 1024, 32).astype(np.float32), requires_grad=True)
+    tracemalloc.start()
+    try:
+        loss = mining.triplet_loss(z, labels, 0.2, kind, "mean", np.random.default_rng(0))
+        loss.backward()
+        assert tracemalloc.get_traced_memory()[1] < 120 << 20
+    finally:
+        tracemalloc.stop()
+    a, p, n = mining.random_triplets(labels, np.random.default_rng(0))
+    if kind == "distance_weighted":
+        a, p, n = mining.distance_weighted_triplets(z.data, labels, np.random.default_rng(0))
+    assert len(a) == 1024 * (1024 // classes - 1)
+    assert len(np.unique(a * 1024 + p)) == len(a)
+    assert (labels[a] == labels[p]).all()
+    assert (labels[a] != labels[n]).all()
+    d = 2 - 2 * (z.data @ z.data.T).astype(np.float64)
+    assert float(loss) == pytest.approx(np.maximum(d[a, p] - d[a, n] + 0.2, 0).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", mining.BY_CHANCE)
+def test_losses_by_chance_have_the_gradient_of_their_triplets(kind: str) -> None:
+    z, labels = unit_rows(4, 12, 6), np.arange(12) % 4
+    one, two = (nst.tensor(z, requires_grad=True) for _ in range(2))
+    mining.triplet_loss(one, labels, 0.3, kind, "mean_active", np.random.default_rng(5)).backward()
+    draw = mining.random_triplets(labels, np.random.default_rng(5))
+    if kind == "distance_weighted":
+        draw = mining.distance_weighted_triplets(z, labels, np.random.default_rng(5))
+    nst.ops.triplet_loss(*(two[i] for i in draw), 0.3, "mean_active").backward()
+    assert one.grad is not None
+    assert two.grad is not None
+    np.testing.assert_allclose(one.grad, two.grad, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", mining.MININGS)
+def test_nan_among_encodings_is_nan_in_the_loss(kind: str) -> None:
+    z = unit_rows()
+    z[0, 0] = np.nan
+    loss = mining.triplet_loss(nst.tensor(z), LABELS, 0.2, kind, "mean", np.random.default_rng(0))
+    assert np.isnan(float(loss))
+
+
+def test_random_negatives_pass_a_chi_squared_test() -> None:
+    """3 · 4 · 2,000 draws of one negative among many, every cell alike: 29 degrees of freedom, 0.1 % is at 58.3."""
+    labels, counts = np.repeat(np.arange(31), [4, *[1] * 30]), np.zeros(34)
+    rng = np.random.default_rng(7)
+    for _ in range(2000):
+        _, _, n = mining.random_triplets(labels, rng)
+        np.add.at(counts, n, 1)
+    expected = 24_000 / 30
+    assert counts[:4].sum() == 0
+    assert np.sum((counts[4:] - expected) ** 2 / expected) < 58.3
 
 
 def test_far_negatives_serve_an_anchor_that_has_no_others() -> None:

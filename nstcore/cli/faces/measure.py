@@ -43,6 +43,10 @@ def calibrate(
     head_from: Annotated[
         Path | None, typer.Option("--head-from", help="Keep the head of this file (nst faces train --head) instead.")
     ] = None,
+    replace_head: Annotated[
+        bool,
+        typer.Option("--replace-head", help="With --head: the gallery's own head goes, however good it is."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell; the gallery is left alone.")] = False,
     reset: Annotated[
         bool, typer.Option("--reset", help="Go back to the encoder's own calibration, without a head.")
@@ -62,17 +66,19 @@ def calibrate(
     also shows how much more often a person with several photographs is taken for a stranger.
 
     A verification head is a logistic regression on how two encodings differ, number by number. It is tried on people
-    that it was not fitted to, and kept only where its probabilities are better there than those of the distance.
+    that it was not fitted to, and kept only where its probabilities are better there than those of the distance, and
+    than those of a head that the gallery has already, such as one of nst faces train --head.
     """
-    from nstcore.faces import report
     from nstcore.faces._statistics import check_rate
     from nstcore.faces.calibrate import calibrate_pairs, check_numbers, with_several
     from nstcore.faces.folders import most_pairs, pairs_in
 
     if reset or head_from is not None:
-        _alone(reset, head_from, folder is not None or pairs is not None or with_head)
+        _alone(reset, head_from, folder is not None or pairs is not None or with_head or replace_head)
         _reset(gallery, as_json) if head_from is None else _keep_head(gallery, head_from, encoder, as_json)
         return
+    if replace_head and not with_head:
+        raise ArgumentError("[calibrate] expects --replace-head with --head, which fits another one")
     if with_head and pairs is not None:
         raise ArgumentError("[calibrate] expects --head with a folder of people, got a list of pairs")
     root = _root("calibrate", folder, pairs)
@@ -88,29 +94,61 @@ def calibrate(
     result = calibrate_pairs(found, source=source, **rate)
     if pairs is None:
         result = with_several(result, photographs.encodings, photographs.people)
-    fitted = _fit_head(photographs, chosen, as_json) if with_head else None
-    stays = False if dry_run else _store(gallery, encoder, result, fitted)
+    fitted = _fit_head(photographs, chosen, _present(gallery, encoder), as_json) if with_head else None
+    stays = False if dry_run else _store(gallery, encoder, result, fitted, replace_head)
+    place = None if dry_run else gallery
     if as_json:
-        heads = {} if fitted is None else {"head": fitted.to_json()}
-        facts = {"gallery": None if dry_run else str(gallery), **result.to_json(), **heads, **_losses(photographs)}
-        typer.echo(json.dumps(facts, indent=2))
-        return
-    heads_text = [] if fitted is None else [report.head_text(fitted)]
-    typer.echo("\n".join([report.calibration_text(result), *heads_text, *report.failures(photographs)]))
-    typer.echo("nothing was stored" if dry_run else printable(f"stored in {gallery}"))
+        _tell_json(place, result, fitted, photographs)
+    else:
+        _tell(place, result, fitted, photographs, replace_head, stays)
+
+
+def _tell_json(
+    gallery: Path | None, result: CalibrationReport, fitted: HeadReport | None, photographs: Photographs
+) -> None:
+    heads = {} if fitted is None else {"head": fitted.to_json()}
+    place = None if gallery is None else str(gallery)
+    typer.echo(json.dumps({"gallery": place, **result.to_json(), **heads, **_losses(photographs)}, indent=2))
+
+
+def _tell(
+    gallery: Path | None,
+    result: CalibrationReport,
+    fitted: HeadReport | None,
+    photographs: Photographs,
+    replace_head: bool,
+    stays: bool,
+) -> None:
+    from nstcore.faces import report
+
+    heads = [] if fitted is None else [report.head_text(fitted, replace_head)]
+    typer.echo("\n".join([report.calibration_text(result), *heads, *report.failures(photographs)]))
+    typer.echo("nothing was stored" if gallery is None else printable(f"stored in {gallery}"))
     if stays:
         typer.echo("its verification head stays and gives the probabilities; --reset takes it out, --head fits another")
 
 
-def _fit_head(photographs: Photographs, encoder: Encoder, as_json: bool) -> HeadReport:
+def _present(gallery: Path, encoder: Path | None) -> VerificationHead | None:
+    """The head that the gallery has."""
+    if not gallery.exists():
+        return None
+    with open_gallery(gallery, encoder=encoder) as opened:
+        return opened.head
+
+
+def _fit_head(
+    photographs: Photographs, encoder: Encoder, present: VerificationHead | None, as_json: bool
+) -> HeadReport:
     from nstcore.faces.head_fit import fit_head
 
     with _bar("fitting heads", as_json) as progress:
-        return fit_head(photographs.encodings, photographs.people, encoder, progress=progress)
+        return fit_head(photographs.encodings, photographs.people, encoder, present=present, progress=progress)
 
 
-def _store(gallery: Path, encoder: Path | None, result: CalibrationReport, fitted: HeadReport | None) -> bool:
-    """Keep what was fitted; whether there is a head that was there before.
+def _store(
+    gallery: Path, encoder: Path | None, result: CalibrationReport, fitted: HeadReport | None, replace_head: bool
+) -> bool:
+    """Keep what was fitted; whether there is a head that was there before, although none was fitted.
 
     A new gallery is made for something that can be kept, not for a refusal.
     """
@@ -118,7 +156,8 @@ def _store(gallery: Path, encoder: Path | None, result: CalibrationReport, fitte
         opened.set_calibration(result.calibration)
         if fitted is None:
             return opened.head is not None
-        opened.set_head(fitted.head if fitted.helps else None)
+        if replace_head or fitted.kept != "present":
+            opened.set_head(fitted.head if fitted.helps else None)
         return False
 
 

@@ -14,7 +14,7 @@ import typer
 from nstcore.cli import _stop, print_warning
 from nstcore.cli.faces import train_options as of
 from nstcore.cli.faces.train_options import CHANGES, DEFAULT
-from nstcore.errors import ArgumentError, NonFiniteError
+from nstcore.errors import ArgumentError, NonFiniteError, OutputError
 
 _COLUMNS = ("step", "loss", "active", "d² one", "d² two", "gradient", "EER", "one-shot", "threshold", "s")
 _HEADS = {"gradient": "grad"}  # where 80 columns have to do
@@ -84,9 +84,9 @@ def train(
     try:
         with _progress(steps, every, quiet=as_json) as (reading, show):
             trained = train_encoder(folder, callback=show, progress=reading, **options)
-    except NonFiniteError as error:
+    except (NonFiniteError, OutputError) as error:
         if error.result is not None:
-            _finish(error.result, output, head, history, plot, as_json)
+            _keep(error, output, head, history, plot, as_json)
         raise
     code = _finish(trained, output, head, history, plot, as_json)
     if trained.stopped == "interrupted" and trained.history and checkpoint is not None and not as_json:
@@ -106,6 +106,14 @@ def _check_outputs(outputs: list[Path], plot: Path | None, inputs: list[Path]) -
         check_suffix(plot)
     for path in outputs:
         check_output(path, inputs=inputs)
+
+
+def _keep(error: NonFiniteError | OutputError, *places: Any) -> None:
+    """Write what was reached before an error; where that cannot be written either, both are told."""
+    try:
+        _finish(error.result, *places)
+    except OutputError as second:
+        raise type(error)(f"{error}; {second}") from error
 
 
 def _finish(
