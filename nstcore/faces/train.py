@@ -270,17 +270,20 @@ class _Run:
         head = self.trainer.head
         if head:
             head.load_state_dict({n[5:]: a for n, a in self.best.items() if n.startswith("head.")})
-        self.net.threshold = (self.scores or self._own_scores()).threshold
+        judged = self.scores or self._own_scores()
+        if judged is not None:
+            self.net.threshold = judged.threshold
         return Trained(
             self.net, self.settings, tuple(self.trainer.rows), self.before, self.scores, self.best_step, stopped,
             tuple(self.photos.names[i] for i in np.unique(self.photos.labels[self.held])), self.photos.left_out,
             self.sampler.negatives_only, noted(self.begin.known, self.photos, self.train), head,
         )  # fmt: skip
 
-    def _own_scores(self) -> Scores:
-        """Of people who were trained on, where there is nobody else."""
+    def _own_scores(self) -> Scores | None:
+        """Of people who were trained on, where there is nobody else; None for encodings that are not finite."""
         own = self.train[some_people(self.photos.labels[self.train], self.settings.seed)]
-        return score(self.inputs.encode(own), self.photos.labels[own])
+        encodings = self.inputs.encode(own)
+        return score(encodings, self.photos.labels[own]) if np.isfinite(encodings).all() else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,7 +313,7 @@ class _Start:
 
 def _start(start: str | Path, last: int, size: int, side: int, seed: int) -> _Start:
     from nstcore import models
-    from nstcore.faces.encoder import ARCHITECTURE, TRAINED
+    from nstcore.faces.encoder import ARCHITECTURE, REMEDY, TRAINED
 
     if start == "scratch":
         return _Start(models.embedding_net(size, side, seed=seed), untrained=True)
@@ -320,7 +323,7 @@ def _start(start: str | Path, last: int, size: int, side: int, seed: int) -> _St
         raise WeightsError(
             f"[train] {start}: there is no such file; the start is scratch, fine-tune, or the file of an encoder"
         )
-    file = weights.load(start)
+    file = weights.load(start, remedy=REMEDY)
     if file.architecture not in (ARCHITECTURE, TRAINED):
         raise WeightsError(
             f"[train] {start}: expects an encoder, {TRAINED} or {ARCHITECTURE}, to go on from, got {file.architecture}"

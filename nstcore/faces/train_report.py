@@ -184,6 +184,6 @@ def sentence(trained: Trained) -> str:
             f"{after.ways}-way one-shot {before.one_shot:.1%} -> {after.one_shot:.1%}; best at step "
             f"{trained.best_step}, threshold {after.threshold:.3f}",
         ]
-    elif trained.history:
+    elif trained.history and facts["threshold"] is not None:
         lines.append(f"threshold {facts['threshold']:.3f}, from the people trained on")
     return "\n".join(lines)

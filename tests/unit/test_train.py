@@ -391,6 +391,9 @@ def test_a_fine_tuned_encoder_can_be_gone_on_from(tmp_path: Path) -> None:
 def test_a_start_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"none\.npz: there is no such file; the start is scratch, fine-tune, or"):
         train_encoder(*classes(), start=tmp_path / "none.npz", **SHORT)
+    (tmp_path / "torn.npz").write_bytes(b"PK torn")
+    with pytest.raises(WeightsError, match=r"torn\.npz: .*; take another copy, or make it again with nst faces train"):
+        train_encoder(*classes(), start=tmp_path / "torn.npz", **SHORT)
     nst.faces.VerificationHead(8).save(tmp_path / "head.npz")
     with pytest.raises(WeightsError, match=r"expects an encoder, .* to go on from, got verification_head"):
         train_encoder(*classes(), start=tmp_path / "head.npz", **SHORT)
