@@ -6,6 +6,7 @@ differ in what a ReLU lets through. See docs/visualize.md.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def highest_place(plane: Array) -> Place:
 def check_place(layer: str, place: Any, shape: tuple[int, ...]) -> Place:
     """`place` as (row, column) within a layer of this shape; `ArgumentError` otherwise."""
     try:
-        row, column = (int(n) for n in place)
+        row, column = (operator.index(n) for n in place)
     except (TypeError, ValueError):
         row = column = -1
     if not (0 <= row < shape[0] and 0 <= column < shape[1]):

@@ -247,7 +247,7 @@ def _pairs(
         maps = "".join(
             page.figure(
                 together_picture(picture, found, pair, strongest),
-                f"{name}: mean of the product {found.gram[pair.first, pair.second]:.3g}",
+                f"{name}: mean of the product {plain(found.gram[pair.first, pair.second])}",
             )
             for name, picture, found in overlays
         )

@@ -218,6 +218,13 @@ def test_parameters_are_left_alone() -> None:
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
 
 
+@pytest.mark.parametrize("place", [(1.5, 2), (4, 0), (0, -1), (1,), "12", 3])
+def test_a_place_is_two_whole_numbers_within_the_layer(place: Any) -> None:
+    for look in (deconv, occlusion):
+        with pytest.raises(ArgumentError, match=r"a place of parts\.1 from \(0, 0\) to \(3, 4\), got"):
+            look(two_layers("relu"), "parts.1", 0, np.zeros(SIZE), place)
+
+
 def test_the_rule_holds_only_inside() -> None:
     x = nst.Tensor(np.array([[1.0, -1.0]]), requires_grad=True)
     with pytest.raises(RuntimeError), relu_backward("deconvnet"):
