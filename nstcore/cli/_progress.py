@@ -73,3 +73,22 @@ def counter(label: str, total: int, quiet: bool = False, done: int = 0) -> Itera
     with Progress(*_columns("words"), console=console, expand=True) as progress:
         task = progress.add_task(label, total=total, completed=done, words="")
         yield lambda now, words: progress.update(task, completed=now, words=words)
+
+
+@contextmanager
+def frames(quiet: bool = False) -> Iterator[Callable[[int, int, Any], None]]:
+    """Of a clip: takes a frame's number from 0, the steps that it has, and the `HistoryRow` of each step."""
+    console = Console(stderr=True, quiet=quiet)
+    if not console.is_terminal:
+
+        def say(frame: int, steps: int, row: Any) -> None:
+            if row.step == steps:
+                console.print(f"frame {frame + 1}  {costs(row)}  {row.seconds:.1f} s", highlight=False)
+
+        yield say
+        return
+    with Progress(*_columns("words"), console=console, expand=True) as progress:
+        task = progress.add_task("frame 1", total=None, words="")
+        yield lambda frame, steps, row: progress.update(
+            task, description=f"frame {frame + 1}", total=steps, completed=row.step, words=costs(row)
+        )

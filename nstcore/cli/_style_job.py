@@ -54,6 +54,9 @@ class Options:
     save_every: int | None
     film: Path | None
     film_every: int | None
+    clip: bool
+    frame_steps: int
+    still_weight: float
     history: Path | None
     plot: Path | None
     max_pixels: int

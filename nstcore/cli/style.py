@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from nstcore.cli import _style_batch
+from nstcore.cli import _style_batch, _style_clip
 from nstcore.cli._style_job import Job, Options
 from nstcore.errors import ArgumentError
-from nstcore.style.settings import Settings
+from nstcore.style.settings import FRAME_STEPS, STILL_WEIGHT, VIDEOS, Settings
 
 _D = Settings()
 _LAYERS = "Comma-separated, each with an optional weight: conv1_1,conv4_1=0.5. Default: "
@@ -58,10 +58,13 @@ def style(
     weights: Annotated[Path | None, typer.Option(help="VGG weights (.npz) instead of the embedded VGG-16.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Save the run here (.npz), also on Ctrl-C.")] = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between two savings.")] = 50,
-    resume: Annotated[Path | None, typer.Option(help="Continue a saved run; saves there too.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue a saved run; of --clip, its frames.")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Also write the picture every N steps.")] = None,
     film: Annotated[Path | None, typer.Option(help="Film of the run: .gif, .webp or .mp4.")] = None,
     film_every: Annotated[int | None, typer.Option(min=1, help="Steps between its pictures.")] = None,
+    clip: Annotated[bool, typer.Option("--clip", help="CONTENT is a clip, or a folder of its frames.")] = False,
+    frame_steps: Annotated[int, typer.Option(min=1, help="Of --clip: steps of each later frame.")] = FRAME_STEPS,
+    still_weight: Annotated[float, typer.Option(help="Of --clip: how still the still parts stay.")] = STILL_WEIGHT,
     history: Annotated[Path | None, typer.Option(help="Write the losses of each step: .csv")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the losses: .png, .jpg or .webp")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Largest picture that is read.")] = 100_000_000,
@@ -84,6 +87,10 @@ def _run(options: Options) -> int:
             "memory": _memory(options.memory),
         }
     )
+    if options.clip:
+        return _style_clip.run(options, settings)
+    if options.content.suffix.lower() in VIDEOS:
+        raise ArgumentError(f"[style] {options.content} is a video: --clip paints its frames")
     photos = _style_batch.photographs(options.content)
     return Job(options, settings).run() if photos is None else _style_batch.run(options, settings, photos)
 

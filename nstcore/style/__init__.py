@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nstcore.style.clip import ClipResult, transfer_clip
 from nstcore.style.losses import content_loss, style_loss, total_variation
 from nstcore.style.plan import Plan
 from nstcore.style.result import HistoryRow, Progress, Result
@@ -9,6 +10,7 @@ from nstcore.style.settings import Settings
 from nstcore.style.transfer import plan_transfer, transfer
 
 __all__ = [
+    "ClipResult",
     "HistoryRow",
     "Plan",
     "Progress",
@@ -19,4 +21,5 @@ __all__ = [
     "style_loss",
     "total_variation",
     "transfer",
+    "transfer_clip",
 ]  # fmt: skip

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError, ImageError, OutputError
 from nstcore.files import PathLike, atomic_write
+from nstcore.style.settings import VIDEOS
 
 Array = NDArray[Any]
 Timed = tuple[Array, float]  # uint8 (h, w, 3), and for how many seconds it is shown
 
 ANIMATIONS = {".gif": 65_535, ".webp": 16_383, ".mp4": 8192}  # suffix -> longest side
-VIDEOS = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi"}
 SHORTEST = 0.02  # seconds of a frame of a GIF: browsers show shorter ones for a tenth of a second
 CLOCK = 90_000  # ticks a second of an MP4
 

@@ -23,6 +23,8 @@ SMALLEST, LARGEST = 16, 16384  # pixels of the longer side; conv5_1 needs 16 in 
 LARGEST_WEIGHT = 1e12  # beyond it costs leave the range of float32
 FEWER = 0.65  # steps of a size, as a part of those of the size below: a step costs twice as much
 GROWTH = math.sqrt(2.0)  # of the picture's side from one size to the next
+FRAME_STEPS, STILL_WEIGHT = 30, 1e7  # of the frames of a clip, see `nstcore.style.clip`
+VIDEOS = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi"}
 UNTIL_STEPS = 10  # over which `until` looks at the loss
 
 
@@ -87,13 +89,13 @@ class Settings:
         _whole("start_size", self.start_size, SMALLEST, LARGEST)
         _whole("seed", self.seed, 0, 2**63 - 1)
         for name in ("content_weight", "style_weight", "tv_weight", "face_weight"):
-            _weight(name, getattr(self, name))
+            check_weight(name, getattr(self, name))
         if not isinstance(self.keep_face, (bool, np.bool_)):
             raise ArgumentError(f"[style] expects keep_face as True or False, got {self.keep_face!r}")
         if self.content_weight == self.style_weight == 0:
             raise ArgumentError("[style] expects content_weight or style_weight above 0, got 0 for both")
         if self.learning_rate is not None:
-            _weight("learning_rate", self.learning_rate)
+            check_weight("learning_rate", self.learning_rate)
             if self.learning_rate == 0:
                 raise ArgumentError("[style] expects learning_rate above 0, got 0")
             if self.optimizer == "lbfgs":
@@ -165,7 +167,7 @@ def _whole(name: str, value: Any, least: int, most: int) -> None:
         raise ArgumentError(f"[style] expects {name} as a whole number from {least} to {most}, got {value!r}")
 
 
-def _weight(name: str, value: Any) -> None:
+def check_weight(name: str, value: Any) -> None:
     if isinstance(value, bool) or not (isinstance(value, REAL) and 0 <= value <= LARGEST_WEIGHT):
         raise ArgumentError(f"[style] expects {name} as a number from 0 to {LARGEST_WEIGHT:g}, got {value!r}")
 
@@ -191,7 +193,7 @@ def _shares(name: str, layers: LayerWeights) -> dict[str, float]:
 
 def _normalised(name: str, weights: dict[Any, float]) -> dict[Any, float]:
     for key, value in weights.items():
-        _weight(f"the weight of {key} in {name}" if isinstance(key, str) else f"each weight in {name}", value)
+        check_weight(f"the weight of {key} in {name}" if isinstance(key, str) else f"each weight in {name}", value)
     total = sum(weights.values())
     if total == 0:
         raise ArgumentError(f"[style] expects a weight above 0 in {name}, got only zeros")

@@ -22,7 +22,8 @@ from nstcore.style.plan import Plan, predict
 from nstcore.style.result import Progress, Result
 from nstcore.style.run import Run, Saving
 from nstcore.style.scene import Scene, check_sides, narrowest, read_scene
-from nstcore.style.settings import Settings
+from nstcore.style.settings import Level, Settings
+from nstcore.style.still import Still, StillTerm
 
 Array = NDArray[Any]
 
@@ -79,17 +80,35 @@ def transfer(
     levels = settings.levels(narrowest(scene, settings), check_sides(network, settings, scene))
     filmed = None if film is None else Film(film, sum(level.steps for level in levels), film_every)
     made_with = checkpoints.identity(network, scene, settings) if checkpoint or resume else {}
-    photo = scene.photo
-    scene, finish = recolored(scene, settings)
-    network.to(current_backend())  # once, not in every step
-    faces = kept_faces(network, settings, photo, scene.photo)
-    extras: list[ExtraAt] = [] if faces is None else [lambda small: faces.term(small, settings.face_weight)]
     saving = None if checkpoint is None else Saving(Path(checkpoint), every, made_with)
+    restored = None if resume is None else (lambda: checkpoints.load(resume, made_with))
+    return paint(network, scene, settings, levels, callback, saving, restored, filmed)
+
+
+def paint(
+    network: VGG,
+    scene: Scene,
+    settings: Settings,
+    levels: list[Level],
+    callback: Callable[[Progress], None] | None = None,
+    saving: Saving | None = None,
+    restored: Callable[[], checkpoints.Snapshot] | None = None,
+    film: Film | None = None,
+    after: Still | None = None,
+) -> Result:
+    """One run, of pictures that are read and checked. after: what it has in common with the frame before."""
+    colored, finish = recolored(scene, settings, None if after is None else after.first)
+    network.to(current_backend())  # once, not in every step
+    faces = kept_faces(network, settings, scene.photo, colored.photo, after is not None)
+    extras: list[ExtraAt] = [] if faces is None else [lambda small: faces.term(small, settings.face_weight)]
+    if after is not None and after.weight and colored.start is not None:
+        term = StillTerm(colored.start, after.still, after.weight)
+        extras.append(lambda _: term)
     with reuse():
-        run = Run(network, scene, settings, levels, callback, finish, saving, extras)
-        if resume is not None:
-            run.restore(checkpoints.load(resume, made_with))
-        result = run.go() if filmed is None else filmed.of(run)
+        run = Run(network, colored, settings, levels, callback, finish, saving, extras)
+        if restored is not None:
+            run.restore(restored())
+        result = run.go() if film is None else film.of(run)
     if faces is not None:
         result.faces = faces.distances(result.image)
     return result
@@ -127,8 +146,8 @@ def plan_transfer(
     return predict(network, settings, shape, paintings, levels, term)
 
 
-def kept_faces(network: VGG, settings: Settings, photo: Array, painted: Array) -> Any:
-    """The faces that `keep_face` keeps, or None without it; `ImageError` when there are none.
+def kept_faces(network: VGG, settings: Settings, photo: Array, painted: Array, lenient: bool = False) -> Any:
+    """The faces that `keep_face` keeps, or None without it; `ImageError` when there are none, None if lenient.
 
     photo: as it was read; painted: the same in the colours of the run.
     """
@@ -137,7 +156,7 @@ def kept_faces(network: VGG, settings: Settings, photo: Array, painted: Array) -
     from nstcore.style.faces_term import Faces, no_face
 
     found = Faces.of(photo, painted, network.dtype)
-    if found is None:
+    if found is None and not lenient:
         raise no_face(settings.size)
     return found
 
@@ -159,16 +178,19 @@ def as_list(styles: Any) -> list[Any]:
     return many
 
 
-def recolored(scene: Scene, settings: Settings) -> tuple[Scene, Callable[[Array], Array]]:
-    """The scene in the colours that it is painted in, and what turns a picture of the run into the result."""
-    photo = scene.photo
+def recolored(scene: Scene, settings: Settings, first: Array | None = None) -> tuple[Scene, Callable[[Array], Array]]:
+    """The scene in the colours that it is painted in, and what turns a picture of the run into the result.
+
+    first: the photograph whose colours the paintings take, when it is another one.
+    """
+    photo, like = scene.photo, scene.photo if first is None else first
     if settings.colors == "match":
-        paintings = [colors.match_colors(painting, photo) for painting in scene.paintings]
+        paintings = [colors.match_colors(painting, like) for painting in scene.paintings]
         return Scene(photo, paintings, scene.start, scene.regions, scene.sources), lambda image: image
     if settings.colors == "luminance":
         from nstcore.images import resize_to
 
-        paintings = [colors.match_luminance(painting, photo) for painting in scene.paintings]
+        paintings = [colors.match_luminance(painting, like) for painting in scene.paintings]
         start = None if scene.start is None else colors.as_grey(scene.start)
         grey = Scene(colors.as_grey(photo), paintings, start, scene.regions, scene.sources)
         return grey, lambda image: colors.with_luminance(resize_to(photo, *image.shape[:2]), image)
