@@ -39,7 +39,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "semi-hard": {"mining": "semi_hard"},
     "batch-hard": {"mining": "batch_hard"},
     "batch-all": {"mining": "batch_all"},
-    "contrastive": {"loss": "contrastive", "margin": 1.0},
+    "contrastive": {"loss": "contrastive"},
     "logistic": {"loss": "logistic"},
 }
 DECAYS = (1e-2, 1e-1, 1.0, 100.0)

@@ -13,9 +13,10 @@ from nstcore.ops._op import whole
 
 LOSSES = ("triplet", "contrastive", "logistic")
 AUGMENTATION = tuple(f.name for f in fields(Augmentation))
-# Encodings of length 1 that have nothing in common are √2 apart: pairs that are pushed 0.2 apart and no farther stay
-# mixed up with those of one class. Of triplets the margin is a difference of squared distances, not a distance.
-MARGINS = {"triplet": 0.2, "contrastive": 1.0, "logistic": 0.2}
+# Encodings of length 1 that have nothing in common are √2 apart, so a smaller margin pushes hardly any pair, while every
+# pair of one class is pulled: people never seen are mixed up more than before training. 2 is as far apart as they can be.
+# Of triplets the margin is a difference of squared distances, not a distance.
+MARGINS = {"triplet": 0.2, "contrastive": 2.0, "logistic": 0.2}
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class TrainSettings:
 
     loss: "triplet"; "contrastive" or "logistic" on pairs, the second through a `VerificationHead` that is trained too.
     mining: of the triplets, one of `MININGS`. margin: of triplets in squared distance, 0.2; of pairs in
-    distance, 1.0. With the logistic loss it only counts which triplets would have a loss.
+    distance, 2.0. With the logistic loss it only counts which triplets would have a loss.
     steps: at most. people, photos: of each in a batch. learning_rate, weight_decay: of AdamW. warm_up: steps until the
     rate is reached; it then falls to 0 along a cosine. clip: largest length of the gradient; 0 leaves it as it is.
     augmentation: of pictures. validation: the share of the people with two or more photographs who are not trained on.

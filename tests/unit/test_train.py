@@ -105,9 +105,9 @@ def test_a_run_can_start_from_a_trained_encoder_and_says_what_it_did(tmp_path: P
 
 
 def test_the_margin_is_that_of_the_loss() -> None:
-    """Of contrastive pairs 1.0: encodings of length 1 that have nothing in common are √2 apart, not 0.2."""
+    """Of contrastive pairs 2.0: encodings of length 1 that have nothing in common are √2 apart already."""
     margins = {loss: nst.faces.TrainSettings(loss=loss).margin for loss in ("triplet", "contrastive", "logistic")}
-    assert margins == {"triplet": 0.2, "contrastive": 1.0, "logistic": 0.2}
+    assert margins == {"triplet": 0.2, "contrastive": 2.0, "logistic": 0.2}
     assert nst.faces.TrainSettings(loss="contrastive", margin=0.5).margin == 0.5
     with pytest.raises(ArgumentError, match="margin above 0, got -1"):
         nst.faces.TrainSettings(margin=-1)

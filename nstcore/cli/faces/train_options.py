@@ -34,7 +34,7 @@ Align = Annotated[
 ]
 Loss = Annotated[str, _option("triplet, contrastive or logistic.")]
 Mining = Annotated[str, _option("batch_all, semi_hard, batch_hard, distance_weighted or random.")]
-Margin = Annotated[float | None, _option("Alpha: 0.2, a squared distance; of contrastive pairs 1.0, a distance.")]
+Margin = Annotated[float | None, _option("Alpha: 0.2, a squared distance; of contrastive pairs 2.0, a distance.")]
 Steps = Annotated[int, _option("At most.", min=1)]
 People = Annotated[int, _option("Classes in a batch.", min=2)]
 Photos = Annotated[int, _option("Photographs of each.", min=2)]
