@@ -13,8 +13,8 @@ from nstcore.ops._op import whole
 
 LOSSES = ("triplet", "contrastive", "logistic")
 AUGMENTATION = tuple(f.name for f in fields(Augmentation))
-# Encodings of length 1 that have nothing in common are √2 apart, so a smaller margin pushes hardly any pair, while every
-# pair of one class is pulled: people never seen are mixed up more than before training. 2 is as far apart as they can be.
+# Encodings of length 1 that have nothing in common are √2 apart, so a smaller margin pushes hardly any pair, while
+# every pair of one class is pulled: people never seen are mixed up more than before training. 2 is as far as it goes.
 # Of triplets the margin is a difference of squared distances, not a distance.
 MARGINS = {"triplet": 0.2, "contrastive": 2.0, "logistic": 0.2}
 
