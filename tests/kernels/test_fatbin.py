@@ -219,6 +219,17 @@ class TestTaken:
         self.run(family)
         assert loaded == ["path", "code"]
 
+    @pytest.mark.gpu
+    @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+    def test_on_a_gpu(self, csrc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The driver takes what nvcc made; the compiler is not asked."""
+        assert len(fatbin.compile_kernels(csrc, csrc)) == 2
+        monkeypatch.setattr(cuda, "sources", lambda: csrc)
+        monkeypatch.delattr(cuda, "_module")
+        x = cuda.array_module("cuda").zeros(5, "float32")
+        Family("try", {"set_cuda": Launch(32, lambda n: (min(n, 1),))}).run("set_cuda", x, (5,), x, 5)
+        np.testing.assert_array_equal(x.get(), 3)
+
     def test_tensor_cores_of_an_older_device(self, family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
         x = cupy.empty(5, "float32")
         own = Family("try", family.launches, tensor_cores=True)
