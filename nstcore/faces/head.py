@@ -159,7 +159,7 @@ class VerificationHead(Module):
 
 def load_head(path: str | Path) -> VerificationHead:
     """A head that `VerificationHead.save` wrote; `WeightsError` when the file is damaged or something else."""
-    file = weights.load(path)
+    file = weights.load(path, remedy="take another copy, or train it again with nst faces train --head")
     if file.architecture != ARCHITECTURE:
         raise WeightsError(f"[head] {file.path}: expects weights of {ARCHITECTURE}, got {file.architecture}")
     encoder: Any = file.meta.get("encoder")

@@ -13,8 +13,8 @@ from nstcore.ops._op import whole
 
 LOSSES = ("triplet", "contrastive", "logistic")
 AUGMENTATION = tuple(f.name for f in fields(Augmentation))
-# Encodings of length 1 that have nothing in common are √2 apart: pairs that are pushed 0.2 apart and no farther stay
-# mixed up with those of one class. Of triplets the margin is a difference of squared distances, not a distance.
+# Of pairs a distance: encodings of length 1 that have nothing in common are √2 apart, so 0.2 asks for nearly nothing.
+# Of triplets a difference of squared distances.
 MARGINS = {"triplet": 0.2, "contrastive": 1.0, "logistic": 0.2}
 
 

@@ -150,11 +150,11 @@ def _compare(path: str | Path, stored: Any, wanted: Mapping[str, Any]) -> None:
 DIGESTS = ("photographs", "starting weights")  # whose values mean nothing to a person
 
 
-def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(facts: Mapping[str, Any], depth: int = 2) -> dict[str, Any]:
     """Tables inside of `facts` in one; a choice has the name that it has in the settings."""
     found: dict[str, Any] = {}
     for name, value in facts.items():
-        found.update(_flat(value) if isinstance(value, dict) else {name: value})
+        found.update(_flat(value, depth - 1) if isinstance(value, dict) and depth else {name: value})
     return found
 
 

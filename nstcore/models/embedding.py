@@ -140,7 +140,7 @@ def embedding_net(
 
 
 def _load(path: str | Path, dtype: DTypeLike) -> EmbeddingNet:
-    file = weights.load(path)
+    file = weights.load(path, remedy="take another copy, or train it again with nst faces train")
     if file.architecture != ARCHITECTURE:
         raise WeightsError(f"[{ARCHITECTURE}] {file.path}: expects weights of {ARCHITECTURE}, got {file.architecture}")
     encoding: Any = file.meta.get("encoding")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -336,6 +337,55 @@ def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path
     face.save(tmp_path / "face.npz")
     with pytest.raises(WeightsError, match="NaN or infinity in projection"):
         nst.faces.load_encoder(tmp_path / "face.npz")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["the look", "the write", "the last write"])
+def test_a_signal_in_the_middle_of_a_look_or_a_write_waits_until_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, where: str
+) -> None:
+    """The look counts, the file is whole, and the run goes on from there bit for bit."""
+    from nstcore.faces import train, train_state
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def signalled(good: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            calls.append(good)
+            if len(calls) == 2:
+                signal.raise_signal(number)
+            return good(*arguments)
+
+        return call
+
+    x, labels = classes()
+    whole = train_encoder(x, labels, **SHORT)
+    calls: list[Any] = []
+    state, before = tmp_path / "state.npz", signal.signal(number, interrupt)
+    name, module = ("score", train) if where == "the look" else ("save", train_state.weights)
+    monkeypatch.setattr(module, name, signalled(getattr(module, name)))
+    steps = 3 if where == "the last write" else 6  # the second file is then that of a Ctrl-C after the third step
+    try:
+        part = train_encoder(x, labels, checkpoint=state, callback=stop_at(steps), **SHORT)
+    finally:
+        signal.signal(number, before)
+    monkeypatch.undo()
+    reached = {"the look": 2, "the write": 4, "the last write": 3}[where]
+    assert (part.stopped, len(part.history)) == ("interrupted", reached)
+    assert weights.load(state).meta["steps"] == reached
+    rest = train_encoder(x, labels, resume=state, **SHORT)
+    assert_same(rest, whole)
+
+
+def test_a_fine_tuned_run_that_is_stopped_after_every_step_is_the_same_run(tmp_path: Path) -> None:
+    x, labels = classes(5, 2)
+    options = {**SHORT, "start": "fine-tune", "steps": 3, "people": 3, "photos": 2, "evaluate_every": 1}
+    whole = train_encoder(x, labels, **options)
+    state = tmp_path / "state.npz"
+    train_encoder(x, labels, checkpoint=state, callback=stop_at(1), **options)
+    train_encoder(x, labels, checkpoint=state, resume=state, callback=stop_at(2), **options)
+    assert_same(train_encoder(x, labels, resume=state, **options), whole)
 
 
 CHOICES: list[dict[str, Any]] = [{"mining": m} for m in ("batch_all", "semi_hard", "batch_hard", "random")]
