@@ -49,6 +49,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="from nothing")
+    parser.add_argument("--margin", type=float, default=1.0, help="of the contrastive loss")
     parser.add_argument("--steps", type=int, default=600, help="from nothing")
     parser.add_argument("--part", choices=("scratch", "pretrained", "both"), default="both")
     parser.add_argument("--out", type=Path, default=Path("orl"), help="folder to write to")
@@ -120,10 +121,11 @@ def scratch(args: argparse.Namespace, done: Rows, pictures: np.ndarray, labels: 
             with tempfile.TemporaryDirectory() as folder:
                 state = Path(folder) / "state.npz"
                 curve: list[tuple[int, float]] = [(0, start["eer"])]
+                choices = RUNS[name] | ({"margin": args.margin} if name == "contrastive" else {})
                 began = time.perf_counter()
                 trained = train_encoder(
                     pictures[~unseen], labels[~unseen], steps=args.steps, seed=seed, validation=0, checkpoint=state,
-                    evaluate_every=EVERY, callback=looking(state, test, seed, args.steps, curve), **RUNS[name],
+                    evaluate_every=EVERY, callback=looking(state, test, seed, args.steps, curve), **choices,
                 )  # fmt: skip
             z = trained.net.encode(test.pictures)
             run = {"run": name, "steps": args.steps, "seconds": time.perf_counter() - began}
@@ -227,7 +229,7 @@ def draw_curves(rows: list[Row], path: Path) -> None:
     lines = {name: np.mean(curves, axis=0) * (1, 100) for name, curves in runs.items()}
     if not lines:
         return
-    canvas = _chart.Raster(760, 400)
+    canvas = _chart.Raster(760, 412)
     last = max(float(line[-1, 0]) for line in lines.values())
     top = 1.05 * max(float(line[:, 1].max()) for line in lines.values())
     panel = _chart.Panel(canvas, (60, 40, 560, 350), _chart.Axis(0.0, last), _chart.Axis(0.0, top))
