@@ -145,7 +145,8 @@ def _deep_grey(picture: Image.Image, name: str) -> NDArray[np.float32]:
             raw = raw.view(np.uint32)  # Pillow has no unsigned mode of this depth
     low, high = float(raw.min()), float(raw.max())
     if not (low >= 0 and high <= full):
-        raise ImageError(f"[image] {name}: grey levels must be from 0 to {full}, got {low:g} to {high:g}")
+        found = "NaN" if np.isnan(low) else f"{low:g} to {high:g}"
+        raise ImageError(f"[image] {name}: grey levels must be from 0 to {full}, got {found}")
     values: NDArray[np.float32] = (raw / np.float64(full)).astype(np.float32)
     transparent = picture.info.get("transparency")
     if isinstance(transparent, int):

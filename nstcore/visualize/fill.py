@@ -121,9 +121,18 @@ def check_used(index: PatchIndex, layers: Sequence[str], pictures: Pictures) -> 
     named = [f"{name}: {reason}" for name, reason in list(reasons.items())[:LISTED]]
     more = index.total - len(named)
     raise ImageError(
-        f"[visualize] none of the {len(pictures)} pictures can be used for {', '.join(layers)}: {'; '.join(named)}"
+        f"[visualize] {none_of(len(pictures))} be used for {', '.join(layers)}: {'; '.join(named)}"
         f"{f'; and {more} more' if more > 0 else ''}"
     )
+
+
+def none_of(number: int) -> str:
+    """The start of a sentence on so many pictures.
+
+    >>> none_of(1), none_of(3)
+    ('the only picture cannot', 'none of the 3 pictures can')
+    """
+    return "the only picture cannot" if number == 1 else f"none of the {number} pictures can"
 
 
 def _look(

@@ -14,7 +14,7 @@ from nstcore.errors import ArgumentError, ImageError, NstError, ShapeError
 from nstcore.images import MAX_PIXELS
 from nstcore.nn.module import Module
 from nstcore.visualize.deconv import Place, cut
-from nstcore.visualize.fill import LISTED, Progress, check_used, fill_index, open_index
+from nstcore.visualize.fill import LISTED, Progress, check_used, fill_index, none_of, open_index
 from nstcore.visualize.index import PatchIndex
 from nstcore.visualize.network import PROBE, check_layers, check_network, check_unit, is_named, layer_names, units_of
 from nstcore.visualize.pictures import Pictures, pictures
@@ -211,9 +211,7 @@ def _probe_sizes(known: Pictures) -> Iterator[Sequence[int]]:
             break
     if not seen:
         more = f"; and {len(reasons) - LISTED} more" if len(reasons) > LISTED else ""
-        raise ImageError(
-            f"[visualize] none of the {len(known)} pictures can be read: {'; '.join(reasons[:LISTED])}{more}"
-        )
+        raise ImageError(f"[visualize] {none_of(len(known))} be read: {'; '.join(reasons[:LISTED])}{more}")
     yield PROBE
 
 

@@ -349,7 +349,7 @@ class TestPatches:
             (("empty",), "empty has no pictures"),
             (("absent",), "absent does not exist"),
             (("photo.jpg",), "photo.jpg is a file"),
-            (("bad", "--layer", "conv1_1"), "none of the 1 pictures can be used for conv1_1: a.png: [image]"),
+            (("bad", "--layer", "conv1_1"), "the only picture cannot be used for conv1_1: a.png: [image]"),
             (("photos", "--layer", "conv1_1", "--index", "foreign.npz"), "foreign.npz is no index that can be used"),
         ):
             code, _, err = run("patches", *arguments)

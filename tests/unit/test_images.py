@@ -214,8 +214,8 @@ def test_float_tiff():
     levels = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
     result = images.load(encoded(Image.fromarray(levels), "TIFF"))
     np.testing.assert_array_equal(result[:, :, 0], levels)
-    for bad in (levels * 255, np.full((2, 2), np.nan, np.float32)):
-        with pytest.raises(ImageError, match="grey levels must be from 0 to 1, got"):
+    for bad, found in ((levels * 255, "0 to 255"), (np.where(levels > 0.5, np.float32(np.nan), levels), "NaN")):
+        with pytest.raises(ImageError, match=f"grey levels must be from 0 to 1, got {found}$"):
             images.load(encoded(Image.fromarray(bad), "TIFF"))
 
 
@@ -364,3 +364,14 @@ def test_broken_profile_is_ignored_with_a_warning(kind):
     with pytest.warns(UserWarning, match=r"^\[image\] .*colour profile is damaged or unfit and is ignored$"):
         result = images.load(stream)
     np.testing.assert_array_equal(result, unit(colours()))
+
+
+def test_within_a_size_is_what_load_and_resize_give():
+    """Larger pictures are shrunk to the same values; smaller ones stay as they are."""
+    picture = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    for source in (picture, encoded(Image.fromarray(picture), "PNG")):
+        np.testing.assert_array_equal(images.load_within(source, 20), images.resize(images.load(picture), 20))
+    for size in (50, 80, None):
+        np.testing.assert_array_equal(images.load_within(picture, size), images.load(picture))
+    with pytest.raises(ImageError, match="1,499"):
+        images.load_within(picture, 20, max_pixels=1499)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nstcore import nn, ops
+from nstcore import Tensor, nn, ops
 from nstcore.visualize import (
     correlations,
     deconv,
@@ -87,10 +87,6 @@ class Scaled(nn.Module):
         return self.conv(x)
 
 
-class Same(nn.Module):
-    pass
-
-
 def test_the_digest_is_of_all_that_is_computed_with() -> None:
     def made(forward: Callable[..., Any]) -> nn.Module:
         return type("Made", (nn.Module,), {"forward": forward, "__module__": "user"})()
@@ -99,7 +95,8 @@ def test_the_digest_is_of_all_that_is_computed_with() -> None:
         Scaled(), Scaled(sizes=[1, 2]), Scaled(sizes=[1, 3]), Scaled(by={"a": [1.5]}), Scaled(by={"a": [2.5]}),
         Scaled(rate=np.float32(1)), Scaled(activation=ops.relu), Scaled(activation=ops.exp),
         Scaled(change=lambda x: x * 2), Scaled(change=lambda x: x * 3), Scaled(parts=[nn.Conv2d(3, 2, 1)]),
-        made(lambda self, x: x * 2), made(lambda self, x: x * 3),
+        made(lambda self, x: x * 2), made(lambda self, x: x * 3), Scaled(scales=[Tensor(np.zeros(2))]),
+        Scaled(scales=[Tensor(np.ones(2))]),
     ]  # fmt: skip
     digests = [network_digest(net) for net in nets]
     assert len(set(digests)) == len(nets)
