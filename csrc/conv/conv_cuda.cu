@@ -39,7 +39,10 @@ __device__ __forceinline__ real tap_of_x(const ConvShape& d, const real* __restr
 struct Slope {
     const real* dy;
     const unsigned char* positive;  // or null
-    __device__ real operator()(offset_t at) const { return positive && !positive[at] ? real(0) : dy[at]; }
+    __device__ real operator()(offset_t at) const {
+        if (positive && !positive[at]) return 0;
+        return dy[at];
+    }
 };
 
 // Element `at` of a row of taps (r, s, k) of dy that pixel `row` reached; 0 where it reached none.
@@ -69,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
         return weights[static_cast<offset_t>(filter0 + filter) * depth + at];
     };
     tile_sum<Contiguous::depth, Contiguous::depth>(memory, 0, depth, tap, weight, MatrixProduct(), sum);
-    store_tile<MatrixProduct>(sum, rows - row0, k - filter0, [&](int row, int filter, real v) {
+    store_tile<MatrixProduct>(memory, sum, rows - row0, k - filter0, [&](int row, int filter, real v) {
         const offset_t at = static_cast<offset_t>(row0 + row) * k + filter0 + filter;
         if (bias) v += bias[filter0 + filter];
         if (relu && v <= 0) v = 0;  // a NaN stays
@@ -96,7 +99,7 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
         return weights[(static_cast<offset_t>(at % k) * (r * s) + at / k) * c + channel0 + channel];
     };
     tile_sum<Contiguous::depth, Contiguous::rows>(memory, 0, depth, tap, weight, MatrixProduct(), sum);
-    store_tile<MatrixProduct>(sum, rows - row0, c - channel0, [&](int row, int channel, real v) {
+    store_tile<MatrixProduct>(memory, sum, rows - row0, c - channel0, [&](int row, int channel, real v) {
         dx[static_cast<offset_t>(row0 + row) * c + channel0 + channel] = v;
     });
 }
@@ -122,7 +125,7 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
     };
     tile_sum<Contiguous::rows, Contiguous::rows>(memory, begin, end, slope_of, tap, MatrixProduct(), sum);
     real* to = parts + static_cast<offset_t>(blockIdx.z) * k * depth;
-    store_tile<MatrixProduct>(sum, k - filter0, depth - at0, [&](int filter, int at, real v) {
+    store_tile<MatrixProduct>(memory, sum, k - filter0, depth - at0, [&](int filter, int at, real v) {
         to[static_cast<offset_t>(filter0 + filter) * depth + at0 + at] = v;
     });
 }
