@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter, ARGS="..." goes to pytest or to the benchmarks.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test sanitize cuda mutate gpu-check bench lint format wheel clean
+.PHONY: help demo test sanitize cuda accesses mutate gpu-check bench lint format wheel clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -30,6 +30,9 @@ sanitize: $(VENV)/.test  ## run the tests of the kernels under the address and u
 
 cuda: $(VENV)/.test  ## compile the CUDA kernels with nvcc and hold registers and spills against their budget
 	@$(PY) tools/cuda_resources.py $(ARGS)
+
+accesses: $(VENV)/.test  ## count what the CUDA kernels' accesses take of memory; shows what has no reason
+	@$(ONE_THREAD) PYTHONPATH=tests $(PY) -m cuda_on_cpu.lint $(ARGS)
 
 mutate: $(VENV)/.test  ## change the CUDA kernels one place at a time; shows what the tests do not notice
 	@$(ONE_THREAD) PYTHONPATH=tests $(PY) -m cuda_on_cpu.mutate $(ARGS)

@@ -16,6 +16,7 @@ __device__ __forceinline__ int warp_column() { return static_cast<int>(threadIdx
 
 template <>
 struct Share<MatrixProduct> {
+    static constexpr bool in_vectors = false;
     __device__ static int row(int i) { return warp_row() + i / 2 * 16 + i % 2 * 8 + fragment_row(); }
     __device__ static int column(int j) { return warp_column() + j / 2 * 8 + 2 * fragment_pair() + j % 2; }
 };

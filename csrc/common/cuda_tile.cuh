@@ -29,14 +29,21 @@ static_assert(tile_share == sizeof(Four) / sizeof(real), "a thread reads its sha
 // What a row of shared memory is longer: vectors stay aligned; the fragments of tensor cores, 8 columns of 4 rows each,
 // lie in 32 banks.
 constexpr int tile_pad = NST_TENSOR_CORES ? 8 : 16 / sizeof(real);
-// How much of a depth neighbouring threads fetch: with that pad, the stores of 8 meet in a bank by twos, those of 16 by
-// fours.
-constexpr int tile_stretch = NST_TENSOR_CORES ? 8 : tile_depth;
+// How much of a depth neighbouring threads fetch: a sector of floats. The stores of 8 x 4 lie in 32 banks, with the pad
+// of tensor cores in 16.
+constexpr int tile_stretch = 8;
 typedef real TileRows[tile_depth][tile_side + tile_pad];
 
 struct __align__(16) TileMemory {
     TileRows a[2], b[2];
 };
+
+// The same memory once the sum is done: elements of a tile.
+typedef real TileElements[tile_side][tile_side + tile_pad];
+static_assert(sizeof(TileElements) <= sizeof(TileMemory), "elements take the place of operands");
+__device__ __forceinline__ TileElements& elements_of(TileMemory& memory) {
+    return *reinterpret_cast<TileElements*>(&memory);
+}
 
 // How many blocks share a multiprocessor at least, for __launch_bounds__: 128 registers a thread in float, 255 in
 // double.
@@ -49,13 +56,12 @@ template <Contiguous along>
 __device__ __forceinline__ int fetched_row(int i) {
     const int e = static_cast<int>(threadIdx.x) + i * tile_threads;
     if (along == Contiguous::rows) return e % tile_side;
-    return tile_stretch == tile_depth ? e / tile_depth : e / tile_stretch % tile_side;
+    return e / tile_stretch % tile_side;
 }
 template <Contiguous along>
 __device__ __forceinline__ int fetched_depth(int i) {
     const int e = static_cast<int>(threadIdx.x) + i * tile_threads;
     if (along == Contiguous::rows) return e / tile_side;
-    if (tile_stretch == tile_depth) return e % tile_depth;
     return e % tile_stretch + e / (tile_stretch * tile_side) * tile_stretch;
 }
 
@@ -80,6 +86,7 @@ struct MatrixProduct : Product {};
 // Which rows and columns of the tile are the 4 x 4 of this thread, by the term.
 template <class Term>
 struct Share {
+    static constexpr bool in_vectors = true;  // four of a row lie side by side
     __device__ static int row(int i) { return static_cast<int>(threadIdx.x) / 16 * tile_share + i; }
     __device__ static int column(int j) { return static_cast<int>(threadIdx.x) % 16 * tile_share + j; }
 };
@@ -137,14 +144,31 @@ __device__ __forceinline__ void tile_sum(TileMemory& memory, int begin, int end,
     }
 }
 
-// Calls store(row, column, value) for the elements of this thread that lie in the rows and columns there are.
-template <class Term, class Store>
-__device__ __forceinline__ void store_tile(const real (&sum)[tile_share][tile_share], int rows, int columns,
-                                           const Store& store) {
+// Puts the elements of every thread in their places; all of the block's may be read then.
+template <class Term>
+__device__ __forceinline__ void place_tile(TileElements& to, const real (&sum)[tile_share][tile_share]) {
 #pragma unroll
     for (int i = 0; i < tile_share; i++)
+        if constexpr (Share<Term>::in_vectors) {
+            const Four row = {{sum[i][0], sum[i][1], sum[i][2], sum[i][3]}};
+            *reinterpret_cast<Four*>(&to[Share<Term>::row(i)][Share<Term>::column(0)]) = row;
+        } else {
 #pragma unroll
-        for (int j = 0; j < tile_share; j++)
-            if (Share<Term>::row(i) < rows && Share<Term>::column(j) < columns)
-                store(Share<Term>::row(i), Share<Term>::column(j), sum[i][j]);
+            for (int j = 0; j < tile_share; j++) to[Share<Term>::row(i)][Share<Term>::column(j)] = sum[i][j];
+        }
+    __syncthreads();
+}
+
+// Calls store(row, column, value) for the elements that lie in the rows and columns there are, neighbouring threads
+// with neighbouring columns. `memory` is that of the sum.
+template <class Term, class Store>
+__device__ __forceinline__ void store_tile(TileMemory& memory, const real (&sum)[tile_share][tile_share], int rows,
+                                           int columns, const Store& store) {
+    TileElements& elements = elements_of(memory);
+    place_tile<Term>(elements, sum);
+#pragma unroll
+    for (int i = 0; i < tile_share * tile_share; i++) {
+        const int e = static_cast<int>(threadIdx.x) + i * tile_threads, row = e / tile_side, column = e % tile_side;
+        if (row < rows && column < columns) store(row, column, elements[row][column]);
+    }
 }

@@ -63,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
         return weights[static_cast<offset_t>(filter0 + filter) * depth + at];
     };
     tile_sum<Contiguous::depth, Contiguous::depth>(memory, 0, depth, tap, weight, MatrixProduct(), sum);
-    store_tile<MatrixProduct>(sum, rows - row0, k - filter0, [&](int row, int filter, real v) {
+    store_tile<MatrixProduct>(memory, sum, rows - row0, k - filter0, [&](int row, int filter, real v) {
         const offset_t at = static_cast<offset_t>(row0 + row) * k + filter0 + filter;
         if (bias) v += bias[filter0 + filter];
         if (relu && v <= 0) v = 0;  // a NaN stays
@@ -90,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
         return weights[(static_cast<offset_t>(at % k) * (r * s) + at / k) * c + channel0 + channel];
     };
     tile_sum<Contiguous::depth, Contiguous::rows>(memory, 0, depth, tap, weight, MatrixProduct(), sum);
-    store_tile<MatrixProduct>(sum, rows - row0, c - channel0, [&](int row, int channel, real v) {
+    store_tile<MatrixProduct>(memory, sum, rows - row0, c - channel0, [&](int row, int channel, real v) {
         dx[static_cast<offset_t>(row0 + row) * c + channel0 + channel] = v;
     });
 }
@@ -116,7 +116,7 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
     };
     tile_sum<Contiguous::rows, Contiguous::rows>(memory, begin, end, slope_of, tap, MatrixProduct(), sum);
     real* to = parts + static_cast<offset_t>(blockIdx.z) * k * depth;
-    store_tile<MatrixProduct>(sum, k - filter0, depth - at0, [&](int filter, int at, real v) {
+    store_tile<MatrixProduct>(memory, sum, k - filter0, depth - at0, [&](int filter, int at, real v) {
         to[static_cast<offset_t>(filter0 + filter) * depth + at0 + at] = v;
     });
 }

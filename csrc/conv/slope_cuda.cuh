@@ -7,5 +7,8 @@
 struct Slope {
     const real* dy;
     const unsigned char* positive;  // or null
-    __device__ real operator()(offset_t at) const { return positive && !positive[at] ? real(0) : dy[at]; }
+    __device__ real operator()(offset_t at) const {
+        if (positive && !positive[at]) return 0;
+        return dy[at];
+    }
 };

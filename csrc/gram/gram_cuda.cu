@@ -2,8 +2,8 @@
 //
 // A feature map is a matrix of pixels x channels. The Gram matrix is symmetric: only tiles with row <= column are
 // computed, and a map is cut into slices of pixels, so that few channels still fill the machine. The tiles of all
-// slices are then added in the order of the slices, by a second kernel, which writes both halves; no sum depends on
-// timing.
+// slices are then added in the order of the slices, by a second kernel, whose threads write both halves; no sum depends
+// on timing.
 //
 //   gram_forward_parts       grid (tiles, slices, images)    parts [image][slice][tile][64][64]
 //   gram_forward_sum         grid (c c / 256, 1, images)     g [image][c][c]
@@ -42,15 +42,14 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
     tile_sum<Contiguous::rows, Contiguous::rows>(memory, begin, end, load_row, load_column, MatrixProduct(), sum);
     const offset_t block = (static_cast<offset_t>(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     real* to = parts + block * tile_elements;
-    store_tile<MatrixProduct>(sum, tile_side, tile_side,
+    store_tile<MatrixProduct>(memory, sum, tile_side, tile_side,
                               [&](int row, int column, real v) { to[row * tile_side + column] = v; });
 }
 
-// Element (i, j) of an image's Gram matrix, from its parts.
-__device__ __forceinline__ real add_parts(const real* __restrict__ parts, int i, int j, int channels, int slices) {
+// Element (row, column) of an image's Gram matrix, row <= column, from its parts.
+__device__ __forceinline__ real add_parts(const real* __restrict__ parts, int row, int column, int channels,
+                                          int slices) {
     const int tiles = (channels + tile_side - 1) / tile_side, pairs = tiles * (tiles + 1) / 2;
-    const bool lower = i > j;
-    const int row = lower ? j : i, column = lower ? i : j;
     const int r = row / tile_side;
     const int number = r * tiles - r * (r - 1) / 2 + column / tile_side - r;
     const real* part =
@@ -71,7 +70,11 @@ extern "C" __global__ void __launch_bounds__(element_threads, element_blocks)
     const offset_t e = element_index(), elements = static_cast<offset_t>(channels) * channels;
     if (e >= elements) return;
     const int i = static_cast<int>(e / channels), j = static_cast<int>(e % channels);
-    g[blockIdx.z * elements + e] = add_parts(own_parts(parts, channels, slices), i, j, channels, slices);
+    if (i > j) return;
+    const real sum = add_parts(own_parts(parts, channels, slices), i, j, channels, slices);
+    real* to = g + blockIdx.z * elements;
+    to[e] = sum;
+    to[static_cast<offset_t>(j) * channels + i] = sum;
 }
 
 extern "C" __global__ void __launch_bounds__(element_threads, element_blocks)
@@ -81,11 +84,16 @@ extern "C" __global__ void __launch_bounds__(element_threads, element_blocks)
     double loss = 0;
     if (e < elements) {
         const int i = static_cast<int>(e / channels), j = static_cast<int>(e % channels);
-        const real g = add_parts(own_parts(parts, channels, slices), i, j, channels, slices);
-        // Scaled before it is squared: float stays finite at any size of picture.
-        const real difference = (g - target[blockIdx.z * elements + e]) * scale;
-        d[blockIdx.z * elements + e] = 2 * difference * scale;
-        loss = static_cast<double>(difference) * static_cast<double>(difference);
+        const offset_t image = blockIdx.z * elements;
+        const real g = i <= j ? add_parts(own_parts(parts, channels, slices), i, j, channels, slices) : real(0);
+        const auto squared_at = [&](offset_t at) {
+            // Scaled before it is squared: float stays finite at any size of picture.
+            const real difference = (g - target[at]) * scale;
+            d[at] = 2 * difference * scale;
+            return static_cast<double>(difference) * static_cast<double>(difference);
+        };
+        if (i <= j) loss = squared_at(image + e);
+        if (i < j) loss += squared_at(image + static_cast<offset_t>(j) * channels + i);
     }
     loss = block_sum<element_threads>(loss);
     if (threadIdx.x == 0) losses[blockIdx.z * gridDim.x + blockIdx.x] = loss;
@@ -117,10 +125,11 @@ extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
         return slope[static_cast<offset_t>(k) * channels + channel] +
                slope[static_cast<offset_t>(channel) * channels + k];
     };
-    tile_sum<Contiguous::depth, Contiguous::rows>(memory, 0, channels, pixel_of_x, both_of_d, MatrixProduct(), sum);
+    // A warp has 4 channels and 8 of the depth: it reads half sectors of d, whole ones of d^T.
+    tile_sum<Contiguous::depth, Contiguous::depth>(memory, 0, channels, pixel_of_x, both_of_d, MatrixProduct(), sum);
     const real factor = weight ? *weight : real(1);
     real* to = dx + image;
-    store_tile<MatrixProduct>(sum, pixels - pixel0, channels - channel0, [&](int row, int column, real v) {
+    store_tile<MatrixProduct>(memory, sum, pixels - pixel0, channels - channel0, [&](int row, int column, real v) {
         const offset_t at = static_cast<offset_t>(pixel0 + row) * channels + channel0 + column;
         to[at] = add ? to[at] + factor * v : factor * v;
     });

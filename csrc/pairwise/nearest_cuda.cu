@@ -12,11 +12,6 @@
 
 constexpr int block_warps = tile_threads / lanes;
 
-union NearestMemory {
-    TileMemory tile;
-    real keys[tile_side][tile_side + tile_pad];  // [query][point], once the tile is summed
-};
-
 // Whether a comes before b, of which a has the lower index where they are equal.
 __device__ __forceinline__ bool stays_before(real a, real b) { return a <= b || b != b; }
 
@@ -63,7 +58,7 @@ struct Best {
 };
 
 template <class Term>
-__device__ __forceinline__ void find_best(NearestMemory& memory, const real* q, const real* p, real* keys, int* indices,
+__device__ __forceinline__ void find_best(TileMemory& memory, const real* q, const real* p, real* keys, int* indices,
                                           int queries, int points, int depth, int k, int split, real sign,
                                           const Term& term) {
     const int query0 = static_cast<int>(blockIdx.x) * tile_side, begin = static_cast<int>(blockIdx.y) * split;
@@ -71,16 +66,19 @@ __device__ __forceinline__ void find_best(NearestMemory& memory, const real* q, 
     for (int point0 = begin; point0 < end; point0 += tile_side) {
         real sum[tile_share][tile_share] = {};
         const Rows of_q{q, query0, queries, depth}, of_p{p, point0, points, depth};
-        tile_sum<Contiguous::depth, Contiguous::depth>(memory.tile, 0, depth, of_q, of_p, term, sum);
-        store_tile<Term>(sum, tile_side, tile_side,
-                         [&](int row, int column, real v) { memory.keys[row][column] = sign * v; });
-        __syncthreads();
+        tile_sum<Contiguous::depth, Contiguous::depth>(memory, 0, depth, of_q, of_p, term, sum);
+#pragma unroll
+        for (int i = 0; i < tile_share; i++)
+#pragma unroll
+            for (int j = 0; j < tile_share; j++) sum[i][j] *= sign;
+        TileElements& of_pairs = elements_of(memory);  // [query][point]
+        place_tile<Term>(of_pairs, sum);
         for (int row = static_cast<int>(threadIdx.x) / lanes; row < tile_side; row += block_warps) {
             if (query0 + row >= queries) break;
             const offset_t list = (static_cast<offset_t>(query0 + row) * gridDim.y + blockIdx.y) * k;
             const Best best{keys + list, indices + list, k, lane};
             for (int first = 0; first < min(tile_side, end - point0); first += lanes)
-                best.offer(memory.keys[row][first + lane], point0 + first + lane < end, point0 + first,
+                best.offer(of_pairs[row][first + lane], point0 + first + lane < end, point0 + first,
                            point0 + first - begin);
         }
         __syncthreads();
@@ -90,14 +88,14 @@ __device__ __forceinline__ void find_best(NearestMemory& memory, const real* q, 
 extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
     nearest_forward_sqeuclidean_cuda(const real* __restrict__ q, const real* __restrict__ p, real* keys, int* indices,
                                      int queries, int points, int depth, int k, int split) {
-    __shared__ NearestMemory memory;
+    __shared__ TileMemory memory;
     find_best(memory, q, p, keys, indices, queries, points, depth, k, split, real(1), SquaredDifference());
 }
 
 extern "C" __global__ void __launch_bounds__(tile_threads, tile_blocks)
     nearest_forward_inner_cuda(const real* __restrict__ q, const real* __restrict__ p, real* keys, int* indices,
                                int queries, int points, int depth, int k, int split) {
-    __shared__ NearestMemory memory;
+    __shared__ TileMemory memory;
     find_best(memory, q, p, keys, indices, queries, points, depth, k, split, real(-1), Product());
 }
 

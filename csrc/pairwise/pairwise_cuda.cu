@@ -18,7 +18,7 @@ __device__ __forceinline__ void all_pairs(TileMemory& memory, const real* a, con
     real sum[tile_share][tile_share] = {};
     const Rows of_a{a, row0, rows, depth}, of_b{b, column0, columns, depth};
     tile_sum<Contiguous::depth, Contiguous::depth>(memory, 0, depth, of_a, of_b, term, sum);
-    store_tile<Term>(sum, rows - row0, columns - column0, [&](int row, int column, real v) {
+    store_tile<Term>(memory, sum, rows - row0, columns - column0, [&](int row, int column, real v) {
         out[static_cast<offset_t>(row0 + row) * columns + column0 + column] = v;
     });
 }
@@ -73,7 +73,7 @@ __device__ __forceinline__ void weighted_rows(TileMemory& memory, const real* __
     };
     const Product term{};
     tile_sum<weights_along, Contiguous::rows>(memory, 0, others, weight_of, column_of, term, sum);
-    store_tile<Product>(sum, rows - row0, depth - column0, [&](int row, int column, real v) {
+    store_tile<Product>(memory, sum, rows - row0, depth - column0, [&](int row, int column, real v) {
         dx[static_cast<offset_t>(row0 + row) * depth + column0 + column] = v;
     });
 }

@@ -8,6 +8,7 @@
 // waits behind it for the others.
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <map>
 #include <tuple>
 
@@ -24,18 +25,20 @@ constexpr std::uintptr_t word = 4, banks = 32;
 
 // A place that a lane came by, and what it accessed there: no bytes where it is only a place.
 struct Event {
-    const char* code = nullptr;
-    std::size_t depth = 0;  // bytes of the stack in use
-    const char* address = nullptr;
-    unsigned bytes = 0;
-    Access access = Access::read;
-    bool shared = false;
-    Place place = {};
-    bool at(const Event& other) const { return code == other.code && depth == other.depth; }
+    const char* code;
+    const char* address;
+    std::uint32_t depth;  // bytes of the stack in use
+    std::uint8_t bytes;
+    Access access;
+    bool shared;
+    std::uint8_t line;  // in `lines`, of what has no instruction of its own; 0 of the others
+    bool at(const Event& other) const { return code == other.code && depth == other.depth && line == other.line; }
     bool goes_before(const Event& other) const {
-        return depth != other.depth ? depth > other.depth : code < other.code;
+        if (depth != other.depth) return depth > other.depth;
+        return code != other.code ? code < other.code : line < other.line;
     }
 };
+static_assert(sizeof(Event) == 24, "there are millions of them");
 
 struct Lane {
     int number;
@@ -48,6 +51,7 @@ struct Count {
 };
 
 std::vector<Event> traces[most_threads];
+std::vector<Place> lines;  // of atomics
 std::map<Key, Count> counts;
 std::string listing;
 
@@ -89,34 +93,38 @@ void add_passes(const std::vector<Lane>& lanes, unsigned bytes, Count& count) {
 }
 
 void add(const Event& event, const std::vector<Lane>& lanes) {
-    const Key key{event.place.file, event.place.line, event.code, event.access, event.shared, event.bytes};
-    Count& count = counts[key];
+    const Place place = event.line ? lines[event.line - 1] : Place{};
+    Count& count = counts[{place.file, place.line, event.code, event.access, event.shared, event.bytes}];
     count.accesses++;
     if (event.shared) add_passes(lanes, event.bytes, count);
     else add_sectors(lanes, event.bytes, count);
 }
 
-Event here(const Origin& origin) {
-    Event event;
-    event.code = static_cast<const char*>(origin.instruction);
-    event.depth = static_cast<std::size_t>(running->stack + stack_bytes - static_cast<const char*>(origin.frame));
-    event.place = origin.place;
-    return event;
+Event here(const void* instruction, const void* frame) {
+    const std::ptrdiff_t depth = running->stack + stack_bytes - static_cast<const char*>(frame);
+    return {static_cast<const char*>(instruction), nullptr, static_cast<std::uint32_t>(depth), 0, {}, false, 0};
+}
+
+// Its number, from 1 on.
+std::uint8_t number_of(Place place) {
+    std::size_t i = 0;
+    while (i < lines.size() && (lines[i].line != place.line || std::strcmp(lines[i].file, place.file) != 0)) i++;
+    if (i == lines.size()) lines.push_back(place);
+    return static_cast<std::uint8_t>(i + 1);
 }
 
 }  // namespace
-
-void note_place(const Origin& origin) { traces[running_number()].push_back(here(origin)); }
 
 void note_access(const char* address, std::size_t size, std::size_t alignment, Access access, bool shared,
                  const Origin& origin) {
     const std::size_t most = std::min(alignment, std::size_t{16});
     for (std::size_t done = 0; done < size; done += most) {
-        Event event = here(origin);
+        Event event = here(origin.instruction, origin.frame);
         event.address = address + done;
-        event.bytes = static_cast<unsigned>(std::min(most, size - done));
+        event.bytes = static_cast<std::uint8_t>(std::min(most, size - done));
         event.access = access;
         event.shared = shared;
+        event.line = origin.place.file ? number_of(origin.place) : 0;
         traces[running_number()].push_back(event);
     }
 }
@@ -148,7 +156,10 @@ void come_together(int warp, unsigned mask) {
         if (mask >> lane & 1) trace_of(lane).clear();
 }
 
-void start_counting() { counts.clear(); }
+void start_counting() {
+    counts.clear();
+    lines.clear();
+}
 
 }  // namespace emulator
 
@@ -179,6 +190,7 @@ const char* emulator_counts() {
 
 // What -fsanitize-coverage=trace-pc calls at the start of each block of code.
 void __sanitizer_cov_trace_pc() {
-    if (counting && running) note_place({__builtin_return_address(0), __builtin_frame_address(0)});
+    if (counting && running)
+        traces[running_number()].push_back(here(__builtin_return_address(0), __builtin_frame_address(0)));
 }
 }

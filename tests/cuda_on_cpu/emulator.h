@@ -45,7 +45,7 @@ void barrier(Place place);
 std::uint32_t collective(Collective kind, unsigned mask, Place place, std::uint32_t value, Shuffle shuffle);
 void warp_call(Place place, void* argument, WarpFunction function);  // `function` runs once, for all 32 lanes
 
-enum class Access { read, write, atomic };
+enum class Access : std::uint8_t { read, write, atomic };
 void atomic_access(const void* address, std::size_t size, Place place);
 
 // A kernel as the launcher sees it. Kinds of parameters: -8 a pointer, size in bytes an integer, 100 + size a float.

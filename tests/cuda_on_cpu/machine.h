@@ -65,7 +65,6 @@ void start_block();
 // The lint, of the counting build.
 extern bool counting;
 void start_counting();
-void note_place(const Origin& origin);
 void note_access(const char* address, std::size_t size, std::size_t alignment, Access access, bool shared,
                  const Origin& origin);
 void come_together(int warp, unsigned mask);  // these lanes wait for each other, or have left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,75 @@ def test_other_builds_count_nothing() -> None:
         with cupy.using(mode=mode):
             launch_patterns("neighbours")
     assert lint.launcher.COUNTED == []
+
+
+class TestKernels:
+    """Every kernel has a case, and every access that is not ideal a reason."""
+
+    @pytest.mark.parametrize("op", lint.CASES)
+    def test_reasons(self, op: str) -> None:
+        known = lint.reasons(lint.REASONS.read_text("utf-8"))
+        counts = lint.run_cases([op])
+        wanted = [kernel for kernel, name in lint.kernels().items() if name == op]
+        wrong = [line for line in lint.offences(counts, known, wanted) if not line.startswith("reason not needed")]
+        assert not wrong, "\n".join(wrong)
+        assert {line.kernel for line in counts} >= set(wanted)
+
+    def test_every_kernel_has_a_case(self) -> None:
+        assert set(lint.kernels().values()) <= set(lint.CASES)
+
+    def test_the_table_names_the_kernels_there_are_and_every_reason(self) -> None:
+        text = lint.TABLE.read_text("utf-8")
+        assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == set(lint.kernels())
+        for reason in lint.reasons(lint.REASONS.read_text("utf-8")):
+            assert f". {reason.why}\n" in text
+
+
+@cache
+def two_patterns() -> lint.Counts:
+    return lint.counted(lambda: launch_patterns("strides", "shifted"))
+
+
+class TestOffences:
+    """The lint can fail."""
+
+    def known(self, *lines: str) -> list[lint.Reason]:
+        return lint.reasons("# What these are.\n\nThey show\nwhat is counted.\n" + "\n".join(f"    {x}" for x in lines))
+
+    LINES = (
+        "str* | float v = x[2 * i];",
+        "* | v += x[32 * i];",
+        "strides | y[4 * i] = v;",
+        "* | const float v = x[i + 1];",
+    )
+
+    def test_every_line_has_a_reason(self) -> None:
+        known = self.known(*self.LINES)
+        assert {reason.why for reason in known} == {"They show what is counted."}
+        assert list(lint.offences(two_patterns(), known, ["strides", "shifted"])) == []
+
+    def test_a_line_without_one(self) -> None:
+        (found,) = lint.offences(two_patterns(), self.known(*self.LINES[1:]), [])
+        assert found.startswith("no reason for patterns.cu:")
+        assert "strides: float v = x[2 * i];  (load of 4 bytes, global: 2.00 times the least)" in found
+
+    def test_a_reason_for_another_kernel_does_not_count(self) -> None:
+        found = list(lint.offences(two_patterns(), self.known("sh* | float v = x[2 * i];", *self.LINES[1:]), []))
+        assert [line.split(" for ")[0] for line in found] == [
+            "no reason",
+            "reason not needed: sh* | float v = x[2 * i];",
+        ]
+
+    def test_a_reason_of_an_ideal_line(self) -> None:
+        found = list(lint.offences(two_patterns(), self.known(*self.LINES, "shifted | y[i] = v;"), []))
+        assert found == ["reason not needed: shifted | y[i] = v;"]
+
+    def test_a_kernel_that_did_not_run(self) -> None:
+        (found,) = lint.offences(two_patterns(), self.known(*self.LINES), ["strides", "vectors"])
+        assert found.startswith("no representative case for vectors of ")
+
+    def test_the_table(self) -> None:
+        text = lint.table(two_patterns(), self.known(*self.LINES))
+        assert "| `strides` | patterns.cu: `v += x[32 * i];` | load 4, sectors | 2 | 64 | 8 | 8.00 | 1 |" in text
+        assert "| `shifted` | patterns.cu: `y[i] = v;` | store 4, sectors | 2 | 8 | 8 | 1.00 |  |" in text
+        assert "1. They show what is counted.\n" in text
