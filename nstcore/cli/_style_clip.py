@@ -1,4 +1,4 @@
-"""``nst style --clip``: every frame of a clip, painted from the one before."""
+"""``nst style --clip``: every frame of a clip, its still parts as in the frame before."""
 
 from __future__ import annotations
 

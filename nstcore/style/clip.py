@@ -1,4 +1,4 @@
-"""The frames of a clip, each painted from the one before, so that still parts do not flicker."""
+"""The frames of a clip, still parts of each painted from the one before, so that they do not flicker."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def transfer_clip(
 
     clip: an animation (.gif, .webp), a video (.mp4 and others; needs PyAV), a folder of frames in the order of their
     names, or pictures as `transfer` takes them, one after another. output: .gif, .webp, .mp4, or a folder for frames.
-    The first frame is painted as `transfer` does it, with these options. Each later one starts from the painted one
-    before, takes `frame_steps` at the final size, and is held to it, by still_weight times the squared difference,
-    where the photographs do not differ.
+    The first frame is painted as `transfer` does it, with these options. Each later one takes `frame_steps` at the
+    final size. Where the photograph has not changed, it starts from the painted frame before and is held to it, by
+    still_weight times the squared difference; elsewhere it starts from the photograph.
     callback: called after each step with the frame's number, from 0, and a `Progress`; Ctrl-C keeps the frames done.
     They are in `output`, or beside an animation in a folder (out.gif: out-frames) until it is whole. resume: go on
     there; the same pictures as without the interruption.
@@ -176,8 +176,10 @@ class _Painter:
             given = settings.levels(narrowest(scene, settings), check_sides(self.network, settings, scene))
             return paint(self.network, scene, settings, given, callback)
         settings = replace(self.settings, steps=self.steps, start_size=max(self.settings.size, SMALLEST))
-        scene = replace(self.scene, photo=photo, start=before[1])
-        after = Still(still_parts(before[0], photo), self.still_weight, self.scene.photo)
+        still = still_parts(before[0], photo)
+        start = photo + still[:, :, None] * (before[1] - photo)
+        scene = replace(self.scene, photo=photo, start=start)
+        after = Still(still, self.still_weight, self.scene.photo)
         return paint(self.network, scene, settings, settings.levels(), callback, after=after)
 
 

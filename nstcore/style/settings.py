@@ -23,7 +23,7 @@ SMALLEST, LARGEST = 16, 16384  # pixels of the longer side; conv5_1 needs 16 in 
 LARGEST_WEIGHT = 1e12  # beyond it costs leave the range of float32
 FEWER = 0.65  # steps of a size, as a part of those of the size below: a step costs twice as much
 GROWTH = math.sqrt(2.0)  # of the picture's side from one size to the next
-FRAME_STEPS, STILL_WEIGHT = 30, 1e7  # of the frames of a clip, see `nstcore.style.clip`
+FRAME_STEPS, STILL_WEIGHT = 30, 3e8  # of the frames of a clip, see `nstcore.style.clip`
 VIDEOS = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi"}
 UNTIL_STEPS = 10  # over which `until` looks at the loss
 

@@ -44,7 +44,7 @@ def flicker(frames: list[Array], photos: list[Array]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Still:
-    """What a frame has in common with the one before, whose picture it starts from.
+    """What a frame has in common with the one before, whose picture it starts from there.
 
     still: (h, w) in [0, 1], 1 where nothing changed. weight: how much that stays. first: the first photograph of all.
     """
@@ -55,7 +55,7 @@ class Still:
 
 
 class StillTerm:
-    """W / (h w c) Σ m (x − x_before)²: the picture before, where the photograph is still.
+    """W / (h w c) Σ m (x − x_before)²; m: where the photograph is still, x_before: the picture before.
 
     Source: Ruder, Dosovitskiy, Brox, "Artistic Style Transfer for Videos", GCPR 2016, equation 7, without motion.
     """
