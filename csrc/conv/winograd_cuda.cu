@@ -84,10 +84,8 @@ struct Fetcher {
     offset_t origin;  // of the first of the 16
     int there;        // a bit for each of them: whether there is such an element, in the steps but the last
 
-    __device__ static bool of_inputs() { return static_cast<int>(threadIdx.x) < winograd_fetchers; }
-    __device__ static bool of_weights() {
-        return !of_inputs() && static_cast<int>(threadIdx.x) < 2 * winograd_fetchers;
-    }
+    __device__ static bool of_inputs() { return static_cast<int>(threadIdx.x) / winograd_fetchers == 0; }
+    __device__ static bool of_weights() { return static_cast<int>(threadIdx.x) / winograd_fetchers == 1; }
     // In the step; and which tile or filter of the block.
     __device__ static int channel() {
         const int e = static_cast<int>(threadIdx.x) % winograd_fetchers;
