@@ -21,7 +21,7 @@ from .build import ROOT, BuildError
 from .launcher import Findings, LaunchError
 
 KINDS = {Findings: "checker", LaunchError: "launch", BuildError: "compiler"}
-TESTS = ("test_edges.py", "test_parity.py::test_values_and_gradients", "test_precision.py")
+TESTS = ("test_edges.py", "test_parity.py::test_values_and_gradients", "test_precision.py", "test_winograd.py")
 
 
 SECONDS = 240  # of a processor that a mutant may take: those of a clock depend on who else is there
