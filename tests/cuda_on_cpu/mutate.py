@@ -29,7 +29,9 @@ from .mutated import Tests, baseline, collect, fates
 
 EXPLAINED = Path(__file__).with_name("survivors.txt")
 REMEMBERED = build.BUILD / "mutants.json"
-KERNEL_TESTS = [str(build.ROOT / "tests" / "kernels" / f"test_{name}.py") for name in ("edges", "parity", "precision")]
+KERNEL_TESTS = [
+    str(build.ROOT / "tests" / "kernels" / f"test_{name}.py") for name in ("edges", "parity", "precision", "winograd")
+]
 # Tests without the checker, and double, for which no line is different.
 LEFT_OUT = ["-k", "not order_of_threads and not strided and not cases_of_the_records and not float64"]
 KILLED = ("checker", "result", "crash", "time", "launch", "compiler")
