@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nstcore.backend import current_backend
-from nstcore.backend.memory import reuse
+from nstcore.backend.memory import give_back, reuse
 from nstcore.errors import ArgumentError
 from nstcore.files import PathLike, check_output
 from nstcore.models.vgg import VGG, vgg16
@@ -156,6 +156,7 @@ def kept_faces(network: VGG, settings: Settings, photo: Array, painted: Array, l
     from nstcore.style.faces_term import Faces, no_face
 
     found = Faces.of(photo, painted, network.dtype)
+    give_back()  # what the detector worked in, which the plan would count as the program's
     if found is None and not lenient:
         raise no_face(settings.size)
     return found

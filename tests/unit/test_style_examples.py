@@ -20,4 +20,4 @@ def test_an_example(path: Path) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert {path.stem for path in EXAMPLES} >= {"big", "colors", "interrupted", "regions"}
+    assert {path.stem for path in EXAMPLES} >= {"big", "clip", "colors", "interrupted", "portrait", "regions"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,29 @@ def test_the_plan_counts_it(net: models.VGG, portrait: Array, painting: Array) -
     assert with_face.seconds > without.seconds
     with pytest.raises(ImageError, match="found no face"):
         plan_transfer(painting, painting, **options)
+
+
+MEASURE = """
+import numpy as np
+from nstcore.demo import picture_path
+from nstcore.images import load
+from nstcore.models import vgg16
+from nstcore.style import plan_transfer, transfer
+
+photo = np.ascontiguousarray(load(picture_path("astronaut"))[:256, 96:352])
+options = {"size": 192, "start_size": 192, "steps": 1, "net": vgg16(), "optimizer": "adam", "keep_face": True}
+planned = plan_transfer(photo, photo, **options).peak
+transfer(photo, photo, **options)
+peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
+print(planned, peak)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+def test_the_peak_is_as_planned() -> None:
+    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
+    planned, peak = map(int, done.stdout.split())
+    assert 0.9 < planned / peak < 1.1
 
 
 def test_the_command_says_how_far_the_faces_are(portrait: Array, painting: Array, tmp_path: Path, capsys: Any) -> None:
