@@ -63,6 +63,7 @@ def test_an_encoder_is_trained_written_and_described(run: Any, folder: Path, tmp
     assert "2 people not trained on: equal error rate" in result.out
     lines = [line for line in result.err.splitlines() if line.startswith("step ")]
     assert [line.split()[1] for line in lines] == ["1", "2", "4", "6"]
+    assert all("EER" in line and "threshold" in line for line in lines[1:])  # a line is one line, however long
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert rows[0]["eer"] == ""

@@ -177,7 +177,7 @@ def _line(console: Any, row: Any, steps: int, every: int) -> None:
     """Where no table can be drawn (a log, a pipe)."""
     if row.step % every == 0 or row.step in (1, steps):
         cells = zip(_COLUMNS, _cells(row), strict=True)
-        console.print("  ".join(f"{name} {cell}" for name, cell in cells if cell), highlight=False)
+        console.print("  ".join(f"{name} {cell}" for name, cell in cells if cell), highlight=False, soft_wrap=True)
 
 
 def _cells(row: Any) -> list[str]:
