@@ -132,6 +132,7 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--sources", type=Path, default=build.ROOT / "csrc")
     parser.add_argument("--tests", default=shlex.join([*KERNEL_TESTS, *LEFT_OUT]), help="arguments of pytest")
+    parser.add_argument("--flops", type=float, default=1e7, help="cases of more operations are left out")
     parser.add_argument("--explained", type=Path, default=EXPLAINED)
     parser.add_argument("--results", type=Path, default=REMEMBERED)
     arguments = parser.parse_args(given)
@@ -147,7 +148,7 @@ def main(given: Sequence[str] | None = None) -> int:
         known.update(find_out(wanted, Tests(items, results.kept["tests"]), results))
 
     with contextlib.redirect_stdout(io.StringIO()):
-        collect(arguments.sources.resolve(), shlex.split(arguments.tests), serve)
+        collect(arguments.sources.resolve(), shlex.split(arguments.tests), arguments.flops, serve)
     print(table(known))
     wrong = judged(known, [m for found in every.values() for m in found], explanations(arguments.explained))
     print("\n".join(["", *wrong] if wrong else ["", "every survivor is explained"]))

@@ -36,8 +36,7 @@ from .mutants import Mutant
 
 KINDS = {Findings: "checker", LaunchError: "launch", build.BuildError: "compiler"}
 AT_ONCE = 2  # processes
-MOST_FLOPS = 1e7  # of a case of a record: smaller ones reach every line
-LONGEST = 1.0  # seconds of a processor: a test that takes longer is left out
+LONGEST = 3.0  # seconds of a processor: a test that takes longer is left out
 MEMORY = 8 << 30  # bytes of addresses that a mutant may have
 
 Launched = tuple[str, str, str, str]  # file, build, mode, kernel
@@ -82,12 +81,12 @@ def included(path: Path, name: str) -> frozenset[str]:
     return frozenset(Path(word).name for word in listed.replace("\\\n", " ").split()[1:])
 
 
-def is_small(item: pytest.Function) -> bool:
-    """Whether it is no test of a large case."""
+def is_small(item: pytest.Function, most_flops: float) -> bool:
+    """Whether it is no test of a large case of a record."""
     values = getattr(getattr(item, "callspec", None), "params", {})
     if "op" not in values or "case" not in values or values["op"].flops is None:
         return True
-    return values["op"].flops(*values["case"].shapes, **values["case"].params) <= MOST_FLOPS
+    return values["op"].flops(*values["case"].shapes, **values["case"].params) <= most_flops
 
 
 class Tests:
@@ -188,7 +187,7 @@ def use_changed(mutant: Mutant, folder: Path) -> None:
 
 
 def in_processes(jobs: Sequence[Any], work: Callable[[Any, Any], None]) -> Iterator[tuple[Any, list[Any], int]]:
-    """Call work(job, tell) in a process each; gives the job, what it told, and the signal that ended it or 0."""
+    """Call work(job, tell) in a process each; gives the job, what it told, and how it ended."""
     running: dict[int, tuple[Any, Any]] = {}
     waiting = list(jobs)
     while waiting or running:
@@ -201,7 +200,7 @@ def in_processes(jobs: Sequence[Any], work: Callable[[Any, Any], None]) -> Itera
         pid, status = os.wait()
         job, told = running.pop(pid)
         told.seek(0)
-        yield job, [json.loads(line) for line in told], os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        yield job, [json.loads(line) for line in told], os.waitstatus_to_exitcode(status)
         told.close()
 
 
@@ -230,7 +229,9 @@ def baseline(tests: Tests) -> Iterator[None]:
     unknown = [name for name in tests.items if name not in tests.seen]
     while unknown:
         parts = [unknown[i : i + 20] for i in range(0, len(unknown), 20)]
-        for _, told, _ in in_processes(parts, work):
+        for _, told, ended in in_processes(parts, work):
+            if not told:
+                raise RuntimeError(f"a process that runs tests ended with {ended}")
             for name, seen in told:
                 tests.seen[name] = Seen(**seen) if seen else Seen("time", LONGEST, ())
             yield
@@ -254,9 +255,10 @@ def fates(tests: Tests, mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, str
 
     for mutant, told, ended in in_processes(mutants, work):
         shutil.rmtree(told[0][1], ignore_errors=True)
+        if ended and len(told) == 1:
+            raise RuntimeError(f"the sources cannot be copied, or the emulator not found, for {mutant}")
         name, kind = told[-1] if len(told) > 1 else ("", "")
-        timed_out = ended in (signal.SIGPROF, signal.SIGXCPU)
-        yield mutant, "time" if timed_out else kind, name
+        yield mutant, "time" if ended == -signal.SIGPROF else kind, name
 
 
 def compile_in_a_hurry() -> None:
@@ -275,19 +277,23 @@ def compile_in_a_hurry() -> None:
 class Server:
     """The plugin: instead of running its tests, pytest calls `serve` with them."""
 
-    def __init__(self, sources: Path, serve: Callable[[list[pytest.Function]], None]) -> None:
-        self.sources, self.serve = sources, serve
+    def __init__(self, sources: Path, most_flops: float, serve: Callable[[list[pytest.Function]], None]) -> None:
+        self.sources, self.most_flops, self.serve = sources, most_flops, serve
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         cuda.sources = lambda: self.sources  # type: ignore[assignment]
         compile_in_a_hurry()
-        self.serve([item for item in session.items if isinstance(item, pytest.Function) and is_small(item)])
+        functions = [item for item in session.items if isinstance(item, pytest.Function)]
+        self.serve([item for item in functions if is_small(item, self.most_flops)])
         return True
 
 
-def collect(sources: Path, arguments: Sequence[str], serve: Callable[[list[pytest.Function]], None]) -> None:
-    """Let pytest find tests, and call `serve` with them."""
+def collect(
+    sources: Path, arguments: Sequence[str], most_flops: float, serve: Callable[[list[pytest.Function]], None]
+) -> None:
+    """Let pytest find tests, and call `serve` with them; of cases of records, those of at most so many operations."""
     options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:faulthandler"]
-    code = pytest.main([*options, "--rootdir", str(build.ROOT), *arguments], [Server(sources, serve)])
+    server = Server(sources, most_flops, serve)
+    code = pytest.main([*options, "--rootdir", str(build.ROOT), *arguments], [server])
     if code != pytest.ExitCode.OK:
         sys.exit(f"the tests cannot be collected: {code.name if isinstance(code, pytest.ExitCode) else code}")
