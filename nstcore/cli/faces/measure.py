@@ -298,10 +298,11 @@ def _keep_head(gallery: Path, file: Path, encoder: Path | None, as_json: bool) -
 
 def _check_head(head: VerificationHead, file: Path, other: str, digest: str, size: int) -> None:
     """Raise, with whose head it is, unless it is for these encodings."""
+    if head.encoder is None:
+        raise ArgumentError(f"[calibrate] {file} does not say which encoder's encodings it takes")
     if (head.encoder, head.size) != (digest, size):
-        whose = "no encoder that it names" if head.encoder is None else f"the encoder {head.encoder[:12]}"
         raise ArgumentError(
-            f"[calibrate] {file} is the head of {whose} ({head.size} numbers), got {other}, whose encodings are those "
+            f"[calibrate] {file} is the head of the encoder {head.encoder[:12]} ({head.size} numbers), got {other}, whose encodings are those "
             f"of {digest[:12]} ({size} numbers); encodings of different encoders cannot be compared"
         )
 
