@@ -302,8 +302,8 @@ def _check_head(head: VerificationHead, file: Path, other: str, digest: str, siz
         raise ArgumentError(f"[calibrate] {file} does not say which encoder's encodings it takes")
     if (head.encoder, head.size) != (digest, size):
         raise ArgumentError(
-            f"[calibrate] {file} is the head of the encoder {head.encoder[:12]} ({head.size} numbers), got {other}, whose encodings are those "
-            f"of {digest[:12]} ({size} numbers); encodings of different encoders cannot be compared"
+            f"[calibrate] {file} is the head of the encoder {head.encoder[:12]} ({head.size} numbers), got {other}, "
+            f"whose encodings are those of {digest[:12]} ({size} numbers); encodings of different encoders cannot be compared"
         )
 
 
