@@ -195,7 +195,7 @@ class TestLaunch:
         state = {"launch": "CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"} if failing == "launch" else {}
         said = rf"^\[backend\] set_cuda cannot be launched: {state.get('launch')}$"
         if failing == "compiler":
-            family.path.write_text('extern "C" __global__ void __launch_bounds__(32) set_cuda(none* x) {}\n')
+            family.path.write_text('extern "C" __global__ void __launch_bounds__(32) set_cuda(float* x) { none; }\n')
             said = (
                 r"^\[backend\] try_cuda\.cu cannot be compiled for a GPU of compute capability 9\.0: .*error: .*none.*$"
             )

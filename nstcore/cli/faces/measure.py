@@ -303,7 +303,8 @@ def _check_head(head: VerificationHead, file: Path, other: str, digest: str, siz
     if (head.encoder, head.size) != (digest, size):
         raise ArgumentError(
             f"[calibrate] {file} is the head of the encoder {head.encoder[:12]} ({head.size} numbers), got {other}, "
-            f"whose encodings are those of {digest[:12]} ({size} numbers); encodings of different encoders cannot be compared"
+            f"whose encodings are those of {digest[:12]} ({size} numbers); encodings of different encoders cannot be "
+            "compared"
         )
 
 
