@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("painting")
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--weights", default="0,1e4", help="of keep_face; 0 leaves it out")
+    parser.add_argument("--weights", default="0,5e4", help="of keep_face; 0 leaves it out")
     parser.add_argument("--colors", default="style")
     parser.add_argument("--keep", help="folder for the pictures")
     arguments = parser.parse_args()

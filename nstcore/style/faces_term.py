@@ -13,13 +13,24 @@ from nstcore.backend import current_backend, moved
 from nstcore.backend.arrays import beside
 from nstcore.errors import ImageError
 from nstcore.faces import Face, align, detect
+from nstcore.faces.align import CHIP, TEMPLATE
 from nstcore.faces.encoder import load_encoder
 
 Array = NDArray[Any]
 
+View = tuple[float, float, tuple[float, float], bool]
+
 MIN_SIZE = 24  # pixels of the smallest face that is looked for; a smaller one has no features to keep
 SEARCHED = 1024  # longer side of the picture in which faces are looked for
 MOST = 16  # faces, the largest
+#: how a chip is turned (degrees), scaled, moved (parts of its side), and whether it is mirrored. The detector finds the
+#: landmarks of a painted face elsewhere than those of the photograph, so the face must be close from there as well.
+VIEWS: tuple[View, ...] = (
+    (0.0, 1.0, (0.0, 0.0), False),
+    (5.0, 1.06, (0.03, -0.03), True),
+    (-5.0, 0.94, (-0.03, 0.03), False),
+    (0.0, 0.97, (0.03, 0.05), True),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +88,8 @@ class Faces:
 class FaceTerm:
     """W Σ ‖e(picture) − e(photograph)‖² over faces; e: the encoding of the aligned face, 128 numbers.
 
+    The distance is the mean over a few views, each with the face turned, scaled and moved a little.
+
     Source of the idea to compare features of a face network: Johnson, Alahi, Fei-Fei, "Perceptual Losses for Real-Time
     Style Transfer and Super-Resolution", ECCV 2016; of the encodings: dlib, see `nstcore.models.FaceEncoder`.
     """
@@ -89,19 +102,21 @@ class FaceTerm:
         for face, encoding in zip(faces, encodings, strict=True):
             window = _window(face, shape)
             if _covers(window):
-                self._parts.append((window, _shifted(face, window), moved(encoding, current_backend())))
+                here, target = _shifted(face, window), moved(encoding, current_backend())
+                self._parts += [(window, _viewed(here, view), view[3], target) for view in VIEWS]
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._parts) // len(VIEWS)
 
     def add(self, pixels: Array, grad: Array | None) -> float:
-        """See `Extra.add`. One face at a time, and of the picture only what its chip shows."""
+        """See `Extra.add`. One view at a time, and of the picture only what its chip shows."""
         cost = 0.0
-        for (rows, columns), face, encoding in self._parts:
+        for (rows, columns), face, mirrored, encoding in self._parts:
             x = Tensor(pixels[0, rows, columns].copy(), requires_grad=grad is not None)
             chip = align(x, face)
-            difference = self.net(chip.reshape(1, *chip.shape)) - encoding
-            distance = (difference * difference).sum()
+            seen = chip[None, :, ::-1] if mirrored else chip[None]
+            difference = self.net(seen) - encoding
+            distance = (difference * difference).sum() * (1 / len(VIEWS))
             cost += float(distance.item())
             if grad is not None:
                 (distance * self.weight).backward()
@@ -128,6 +143,17 @@ def _window(face: Face, shape: tuple[int, ...]) -> tuple[slice, slice]:
 
 def _covers(window: tuple[slice, slice]) -> bool:
     return all(part.start < part.stop for part in window)
+
+
+def _viewed(face: Face, view: View) -> Face:
+    """The face with landmarks that turn, scale and move its chip."""
+    degrees, scale, shift, _ = view
+    turn = np.deg2rad(degrees)
+    linear = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * scale
+    centre = face.landmarks.astype(np.float64).mean(0)
+    side = np.linalg.norm(face.landmarks[1] - face.landmarks[0]) * CHIP / (TEMPLATE[1, 0] - TEMPLATE[0, 0])
+    points = (face.landmarks - centre) @ linear.T + centre + side * np.array(shift)
+    return Face(face.box, points.astype(np.float32), face.score)
 
 
 def _shifted(face: Face, window: tuple[slice, slice]) -> Face:

@@ -80,7 +80,7 @@ class Settings:
     pooling: Pooling = "max"
     seed: int = 0
     keep_face: bool = False
-    face_weight: float = 1e4
+    face_weight: float = 5e4
     memory: Memory | int = "normal"
 
     def __post_init__(self) -> None:

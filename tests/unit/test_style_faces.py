@@ -19,7 +19,7 @@ from nstcore.demo.painter import paint
 from nstcore.errors import ArgumentError, ImageError
 from nstcore.images import load, resize, save
 from nstcore.style import Progress, Settings, plan_transfer, transfer
-from nstcore.style.faces_term import Faces
+from nstcore.style.faces_term import VIEWS, Faces
 from nstcore.style.plan import Way
 
 Array = NDArray[Any]
@@ -61,17 +61,19 @@ def test_the_gradient_is_that_of_the_distance(portrait: Array) -> None:
     grad = np.ones_like(pixels)
     cost = term.add(pixels, grad)
     grad -= 1
-    chips = faces.align(pixels[0], kept.faces)
-    assert cost == pytest.approx(np.sum((kept.net.encode(chips) - kept.encodings) ** 2), rel=1e-6)
-    along, step = grad / np.linalg.norm(grad), 1e-5
+    plain = np.sum((kept.net.encode(faces.align(pixels[0], kept.faces)) - kept.encodings) ** 2)
+    assert 0.5 * plain < cost < 3 * plain
+    along, step = grad / np.linalg.norm(grad), 1e-7
     slope = 3.0 * (term.add(pixels + step * along, None) - term.add(pixels - step * along, None)) / (2 * step)
     assert slope == pytest.approx(float(np.sum(grad * along)), rel=1e-5)
 
 
-def test_the_photograph_itself_costs_nothing(portrait: Array) -> None:
-    term = found(portrait).term(portrait, 1.0)
+def test_the_photograph_itself_costs_nothing(portrait: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen as it is; and little where it is turned, scaled, moved and mirrored."""
+    assert found(portrait).term(portrait, 1.0).add(portrait[None], None) < 0.15
+    monkeypatch.setattr("nstcore.style.faces_term.VIEWS", VIEWS[:1])
     grad = np.zeros_like(portrait[None])
-    assert term.add(portrait[None], grad) < 1e-9
+    assert found(portrait).term(portrait, 1.0).add(portrait[None], grad) < 1e-9
     assert np.abs(grad).max() < 1e-4
 
 
