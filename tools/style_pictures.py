@@ -97,6 +97,11 @@ def mixtures() -> list[Cell]:
     ]
 
 
+def portrait() -> list[Cell]:
+    """A face that stays recognisable."""
+    return variants("astronaut", "swirl", {"without": {}, "--keep-face": {"keep_face": True}})
+
+
 def sizes() -> list[Cell]:
     """A preview and the picture four times as large, from coarse to fine and each at its size alone."""
     cells = [("photograph", nst.images.load(picture_path("coffee")))]
@@ -108,7 +113,7 @@ def sizes() -> list[Cell]:
 
 
 ROWS: dict[str, Callable[[], list[Cell]]] = {
-    row.__name__: row for row in (weights, strokes, colors, starts, mixtures, sizes)
+    row.__name__: row for row in (weights, strokes, colors, starts, mixtures, portrait, sizes)
 }
 
 
