@@ -160,9 +160,9 @@ def watched(item: pytest.Function) -> Seen:
     launched: dict[Launched, None] = {}
     function = cuda._function
 
-    def noted(path: Path, module: str, name: str, kernel: str) -> Any:
-        launched[str(path.relative_to(cuda.sources())), name, str(cupy.FLAGS["mode"]), kernel] = None
-        return function(path, module, name, kernel)
+    def noted(path: Path, module: str, name: str, kernel: str, *device: int) -> Any:
+        launched[str(path.relative_to(cuda.sources())), name, cupy.MODE["mode"], kernel] = None
+        return function(path, module, name, kernel, *device)
 
     cuda._function = noted  # type: ignore[assignment]
     before = time.process_time()
@@ -183,7 +183,7 @@ def use_changed(mutant: Mutant, folder: Path) -> None:
     (folder / machine.name).symlink_to(machine)
     os.environ["CCACHE_DISABLE"] = "1"
     cuda.sources = lambda: copy  # type: ignore[assignment]
-    for remembered in (cuda._headers, cuda._module, cuda._function):
+    for remembered in (cuda._headers, cuda._compiled, cuda._module, cuda._function):
         remembered.cache_clear()
 
 
