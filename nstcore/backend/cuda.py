@@ -31,6 +31,7 @@ from nstcore.errors import ArgumentError, BackendUnavailable, DeviceMemoryError
 NAMES = ("cuda", "cuda-on-cpu")
 MODULES = {"cuda": "cupy", "cuda-on-cpu": "cuda_on_cpu.cupy_stand_in"}
 PRECISIONS = ("float32", "tf32x3", "tf32", "bf16")
+MOST_BLOCKS = (2**31 - 1, 65535, 65535)  # of a grid along its axes
 LEAST_TENSOR_CORES = 80  # compute capability, ten times
 NULL = np.uintp(0)  # the address of no array
 
@@ -183,6 +184,16 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def stretches(most: int, *arrays: Any) -> Iterator[tuple[Any, ...]]:
+    """Arrays of one length along their first axes, whole or as views of at most `most` of it at a time."""
+    count = len(arrays[0])
+    if count <= most:
+        yield arrays
+        return
+    for first in range(0, count, most):
+        yield tuple(x[first : first + most] for x in arrays)
+
+
 Sizes = tuple[int, ...]
 
 
@@ -217,12 +228,16 @@ class Family:
         """Launch `kernel` for a task of these sizes on the current stream.
 
         like: an array on the device; its module launches, its element type is the kernel's `real`. Of the arguments,
-        an int is passed as a 32-bit number, a float as a `real`, None as a null pointer.
+        an int is passed as a 32-bit number, a float as a `real`, None as a null pointer. Raises `ArgumentError` for
+        sizes whose grid is larger than CUDA allows.
         """
         launch = self.launches[kernel]
         grid = launch.grid(*sizes)
         if 0 in grid:
             return
+        if any(blocks > most for blocks, most in zip(grid, MOST_BLOCKS, strict=False)):
+            shown = " × ".join(map(str, MOST_BLOCKS))
+            raise ArgumentError(f"[{kernel}] expects sizes for a grid of at most {shown} blocks, got {grid}")
         real = np.dtype(like.dtype).type
         shared = launch.shared(real(0).itemsize, *sizes) if launch.shared else 0
         build = get_precision() if self.tensor_cores and like.dtype == np.float32 else like.dtype.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nstcore.backend.cuda import Family, Launch, ceil_div, empty_like
+from nstcore.backend.cuda import MOST_BLOCKS, Family, Launch, ceil_div, empty_like, stretches
 
 TILE, THREADS = 64, 256
 WARPS = THREADS // 32
@@ -52,7 +52,8 @@ def pairwise_forward(name: str, a: Any, b: Any) -> Any:
     """`name` (pairwise_sqdist, pairwise_inner) of the rows of a, (n, d), and b, (m, d); both contiguous."""
     (n, d), m = a.shape, len(b)
     out = empty_like(a, (n, m))
-    PAIRWISE.run(f"{name}_forward_cuda", a, (n, m), a, b, out, n, m, d)
+    for rows, to in stretches(MOST_BLOCKS[1] * TILE, a, out):
+        PAIRWISE.run(f"{name}_forward_cuda", a, (len(rows), m), rows, b, to, len(rows), m, d)
     return out
 
 

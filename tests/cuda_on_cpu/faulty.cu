@@ -121,6 +121,14 @@ extern "C" __global__ void __launch_bounds__(128) misaligned_vector(const float*
     if (threadIdx.x == 0) y[0] = reinterpret_cast<const Four*>(x + 1)->v[0];  // found: misaligned
 }
 
+extern "C" __global__ void __launch_bounds__(128) misaligned_whole_vector(const float* x, float* y, int n) {
+    struct __align__(16) Four {
+        float v[4];
+    };
+    if (threadIdx.x > 0) return;
+    *reinterpret_cast<Four*>(y) = *reinterpret_cast<const Four*>(x + 1);  // found: misaligned
+}
+
 extern "C" __global__ void __launch_bounds__(128) division_by_zero(const float* x, float* y, int n) {
     y[threadIdx.x] = x[threadIdx.x] + 7 / (static_cast<int>(threadIdx.x) - n);  // found: division by zero
 }

@@ -312,11 +312,13 @@ NST_RULE(add_overflow, "integer overflow")
 NST_RULE(sub_overflow, "integer overflow")
 NST_RULE(mul_overflow, "integer overflow")
 NST_RULE(negate_overflow, "integer overflow")
-NST_RULE(type_mismatch_v1, "misaligned")
 NST_RULE(float_cast_overflow, "float out of range")
 // The processor would fault next, so the thread ends here.
-void __ubsan_handle_divrem_overflow(SanitizerPlace* place) {
-    broken(place, "division by zero");
-    end_thread();
-}
+#define NST_FATAL_RULE(handler, rule)                      \
+    void __ubsan_handle_##handler(SanitizerPlace* place) { \
+        broken(place, rule);                               \
+        end_thread();                                      \
+    }
+NST_FATAL_RULE(divrem_overflow, "division by zero")
+NST_FATAL_RULE(type_mismatch_v1, "misaligned")
 }

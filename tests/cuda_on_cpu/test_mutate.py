@@ -166,3 +166,12 @@ class TestRun:
         assert code == 1
         assert "FAILS unchanged: " in shown
         assert said.count("survives and is not explained") == 5
+
+    def test_tests_that_failed_are_tried_again(self, tiny: Path) -> None:
+        source = tiny / "csrc" / "tiny" / "tiny_cuda.cu"
+        source.write_text(KERNEL.replace(": -1.0f", ": -2.0f"))
+        assert "FAILS unchanged: " in self.run(tiny)[2]
+        source.write_text(KERNEL)
+        _, said, shown = self.run(tiny)
+        assert "FAILS unchanged: " not in shown
+        assert "| `tiny_cuda.cu` | 5 | 4 | 0 | 0 | 0 | 0 | 0 | 1 |" in said

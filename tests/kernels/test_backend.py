@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from cuda_on_cpu.launcher import Findings
 import nstcore as nst
 from nstcore.backend import cuda
 from nstcore.backend.cuda import Family, Launch, why_not
-from nstcore.errors import BackendUnavailable, DeviceMemoryError
+from nstcore.errors import ArgumentError, BackendUnavailable, DeviceMemoryError
 
 TESTS = Path(__file__).parents[1]
 GUIDE = TESTS.parent / "docs" / "guide" / "cuda.md"
@@ -179,6 +180,16 @@ class TestLaunch:
         x = cupy.empty(1, "float32")
         with pytest.raises(OverflowError):
             family.run("set_cuda", x, (1,), x, None, 2**31, 1.0)
+
+    @pytest.mark.parametrize("grid", [(2**31,), (1, 65536), (1, 1, 65536)])
+    def test_a_grid_larger_than_there_are(self, family: Family, grid: tuple[int, ...]) -> None:
+        """It is the sizes that are refused, not the GPU."""
+        larger = replace(family, launches={"set_cuda": Launch(32, lambda: grid)})
+        said = re.escape(
+            f"[set_cuda] expects sizes for a grid of at most 2147483647 × 65535 × 65535 blocks, got {grid}"
+        )
+        with pytest.raises(ArgumentError, match=f"^{said}$"):
+            larger.run("set_cuda", cupy.empty(1, "float32"), (), None, None, 1, 1.0)
 
     def test_a_wrong_size_is_found(self, family: Family) -> None:
         x = cupy.empty(5, "float32")
