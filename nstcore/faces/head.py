@@ -14,6 +14,7 @@ from nstcore import ops, optim, weights
 from nstcore.autograd import Tensor
 from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, NonFiniteError, ShapeError, WeightsError
+from nstcore.faces.augment import real
 from nstcore.nn.module import Module
 from nstcore.ops._op import whole
 
@@ -76,6 +77,8 @@ class VerificationHead(Module):
         for x in (first, second):
             if x.ndim != 2 or x.shape[1] != self.size:
                 raise ShapeError(f"[head] expects encodings (n, {self.size}), got {x.shape}")
+        if len(first) != len(second) and 1 not in (len(first), len(second)):
+            raise ShapeError(f"[head] expects as many encodings a as b, got {len(first)} and {len(second)}")
         return np.asarray(1 / (1 + np.exp(-np.clip(self.logits(first, second), -700, 700))))
 
     def logits(self, a: Array, b: Array) -> Array:
@@ -105,8 +108,11 @@ class VerificationHead(Module):
         So weights shrink towards one that all numbers share, not towards nothing: with a large decay what is left is a
         threshold on the plain distance Σ φ_k. L-BFGS from w = 0; the same pairs give the same head.
 
-        Raises `ShapeError`, `ArgumentError` for pairs of one kind alone, `NonFiniteError` for encodings with NaN.
+        Raises `ShapeError`, `ArgumentError` for pairs of one kind alone, indices of no encoding, or a decay below 0,
+        `NonFiniteError` for encodings with NaN.
         """
+        if not 0 <= real("head", "decay", decay, "of at least 0") < math.inf:
+            raise ArgumentError(f"[head] expects decay of at least 0, got {decay!r}")
         z = np.asarray(encodings, np.float64)
         first, second = (np.asarray(i) for i in pairs)
         y = np.asarray(same, bool)
@@ -115,6 +121,7 @@ class VerificationHead(Module):
                 f"[head] expects encodings (n, {self.size}) and pairs and same (m,), "
                 f"got {z.shape}, {first.shape}, {second.shape} and {y.shape}"
             )
+        _check_indices(first, second, len(z))
         ones = int(y.sum())
         if not 0 < ones < len(y):
             raise ArgumentError(f"[head] expects pairs of one person and of two, got {ones} of one among {len(y)}")
@@ -155,6 +162,13 @@ class VerificationHead(Module):
         """Write the head with its digests and what it is for; `meta` is stored beside it."""
         facts = {"architecture": ARCHITECTURE, "form": self.form, "size": self.size, "encoder": self.encoder}
         super().save(path, **{**facts, **meta})
+
+
+def _check_indices(first: Array, second: Array, count: int) -> None:
+    for rows in (first, second):
+        if rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= count):
+            got = rows.dtype if rows.dtype.kind not in "iu" else f"{rows.min()} to {rows.max()}"
+            raise ArgumentError(f"[head] expects pairs as indices of {count} encodings, from 0, got {got}")
 
 
 def load_head(path: str | Path) -> VerificationHead:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nstcore import ops
 from nstcore.backend.arrays import to_host
 from nstcore.errors import ArgumentError, ShapeError
+from nstcore.faces.augment import real
 from nstcore.ops._op import whole
 
 Array = NDArray[Any]
@@ -58,15 +59,19 @@ def one_shot(
 
     The interval is the percentile bootstrap over the accuracies of people (`resamples`, `seed`), since photographs of
     one person are not independent.
-    Raises `ShapeError`, `ArgumentError` for fewer people than `ways`, or nobody with two photographs.
+    Raises `ShapeError`, `ArgumentError` for fewer people than `ways`, nobody with two photographs, encodings that are
+    not finite, or labels that are missing.
     Source: Lake, Salakhutdinov, Tenenbaum, "Human-level concept learning", Science 2015 (the task); Efron, 1979.
 
     >>> one_shot(np.array([[0.0], [0.1], [5.0], [5.2]]), [0, 0, 1, 1], ways=2).accuracy
     1.0
     """
-    z, who = np.asarray(encodings), np.asarray(labels)
-    if z.ndim != 2 or who.shape != z.shape[:1]:
-        raise ShapeError(f"[one_shot] expects encodings (n, d) and labels (n,), got {z.shape} and {who.shape}")
+    z, who = _checked(encodings, labels)
+    if not 0 < real("one_shot", "confidence", confidence, "in (0, 1)") < 1:
+        raise ArgumentError(f"[one_shot] expects confidence in (0, 1), got {confidence!r}")
+    for name, value, least in (("resamples", resamples, 1), ("seed", seed, 0)):
+        if whole("one_shot", name, value) < least:
+            raise ArgumentError(f"[one_shot] expects {name} of at least {least}, got {value!r}")
     names, person = np.unique(who, return_inverse=True)
     count = np.bincount(person, minlength=len(names))
     n = whole("one_shot", "ways", ways)
@@ -87,6 +92,21 @@ def one_shot(
     low, high = np.quantile(means, ((1 - confidence) / 2, (1 + confidence) / 2))
     accuracy = float((each * weight).sum() / weight.sum())
     return OneShot(n, accuracy, float(low), float(high), confidence, len(each), int(weight.sum()))
+
+
+def _checked(encodings: Any, labels: Any) -> tuple[Array, Array]:
+    try:
+        z, who = np.asarray(encodings), np.asarray(labels)
+    except ValueError:  # NumPy's word for rows of several lengths
+        raise ShapeError("[one_shot] expects encodings (n, d) and labels (n,), got rows of several lengths") from None
+    if z.ndim != 2 or who.shape != z.shape[:1]:
+        raise ShapeError(f"[one_shot] expects encodings (n, d) and labels (n,), got {z.shape} and {who.shape}")
+    if z.dtype.kind not in "iuf" or not np.isfinite(z).all():
+        got = "NaN or infinity" if z.dtype.kind == "f" else z.dtype
+        raise ArgumentError(f"[one_shot] expects encodings that are finite numbers, got {got}")
+    if who.dtype.kind not in "biufUS" or (who.dtype.kind == "f" and not np.isfinite(who).all()):
+        raise ArgumentError("[one_shot] expects labels that are names or numbers, got one that is missing")
+    return z, who
 
 
 def _expected(row: Floats, groups: list[Array], own: int, query: int, ways: int) -> float:

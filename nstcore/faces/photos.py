@@ -86,9 +86,13 @@ def _listed(root: Path) -> dict[Path, list[Path]]:
             loose = sum(p.suffix.lower() in SUFFIXES for p in inside)
             found = f"no folder in it, and {loose} photograph{'' if loose == 1 else 's'} side by side"
             raise ArgumentError(f"[train] {root}: expects a folder of photographs for each class, got {found}")
-        return {c: sorted(p for p in c.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()) for c in classes}
+        return {c: sorted(p for p in c.iterdir() if _is_picture(p)) for c in classes}
     except OSError as error:
         raise ArgumentError(f"[train] {error.filename}: cannot be read: {error.strerror or error}") from error
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _check_classes(

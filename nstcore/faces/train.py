@@ -211,12 +211,10 @@ class _Run:
     def _judge(self, found: Scores, step: int) -> bool:
         """Whether this look is the best: the fewest errors for the people kept apart, then the largest area.
 
-        Trained weights that are as good replace untrained ones: a few people may be told apart by both.
+        Weights that nothing has trained are no result: the first look takes their place whatever it sees.
         """
-        now = (found.eer, -found.auc)
-        best = None if self.scores is None else (self.scores.eer, -self.scores.auc)
-        untrained = self.begin.untrained and not self.best_step
-        better = best is None or now < best or (untrained and now == best)
+        nothing_yet = self.scores is None or (self.begin.untrained and not self.best_step)
+        better = nothing_yet or (found.eer, -found.auc) < (self.scores.eer, -self.scores.auc)  # type: ignore[union-attr]
         if better:
             self.scores, self.best_step, self.looks_since = found, step, 0
         else:
@@ -266,6 +264,8 @@ class _Run:
         """The run's result; the network has the weights of the best look from here on."""
         if not len(self.held):  # nobody to judge by: the last weights
             self.best, self.best_step = self._weights(), self.trainer.steps
+        elif self.begin.untrained and self.trainer.steps and not self.best_step:  # ended before the first look
+            self._take_last()
         self.net.load_state_dict({n[4:]: a for n, a in self.best.items() if n.startswith("net.")})
         head = self.trainer.head
         if head:
@@ -278,6 +278,14 @@ class _Run:
             tuple(self.photos.names[i] for i in np.unique(self.photos.labels[self.held])), self.photos.left_out,
             self.sampler.negatives_only, noted(self.begin.known, self.photos, self.train), head,
         )  # fmt: skip
+
+    def _take_last(self) -> None:
+        """The last weights are the best, unless what they give is not finite."""
+        try:
+            self.scores = self._look()
+        except NonFiniteError:
+            return
+        self.best, self.best_step = self._weights(), self.trainer.steps
 
     def _own_scores(self) -> Scores | None:
         """Of people who were trained on, where there is nobody else; None for encodings that are not finite."""
@@ -315,6 +323,10 @@ def _start(start: str | Path, last: int, size: int, side: int, seed: int) -> _St
     from nstcore import models
     from nstcore.faces.encoder import ARCHITECTURE, REMEDY, TRAINED
 
+    if not isinstance(start, (str, Path)):
+        raise ArgumentError(
+            f"[train] expects start as scratch, fine-tune, or the file of an encoder, got {start!r:.80}"
+        )
     if start == "scratch":
         return _Start(models.embedding_net(size, side, seed=seed), untrained=True)
     if start == "fine-tune":

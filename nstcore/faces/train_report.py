@@ -35,6 +35,11 @@ FEW = (
 NO_BETTER = (
     "no look at the people kept apart was better than that before the first step: the weights are those of the start"
 )
+NOTHING_LEARNT = (
+    "no look at the people kept apart was better than that before the first step: what was learnt helps these people "
+    "not at all; more people or steps may, and with few people kept apart it may be chance"
+)
+PERFECT = (0.0, -1.0)  # of `_rank`
 NOT_NOTED = (
     "the file that this started from does not say which photographs it was trained on: people kept apart here may be "
     "among them"
@@ -141,9 +146,16 @@ def _about_judges(trained: Trained) -> list[str]:
         lines.append(FEW.format(people=people, pairs=pairs))
     if trained.best_step == 0:
         lines.append(NO_BETTER)
+    elif trained.before and _rank(trained.scores) >= _rank(trained.before) > PERFECT:
+        lines.append(NOTHING_LEARNT)
     if trained.photographs is None:
         lines.append(NOT_NOTED)
     return lines
+
+
+def _rank(scores: Scores) -> tuple[float, float]:
+    """What looks are compared by; less is better."""
+    return scores.eer, -scores.auc
 
 
 def summary(trained: Trained) -> dict[str, Any]:

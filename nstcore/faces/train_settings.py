@@ -27,7 +27,7 @@ class TrainSettings:
     mining: of the triplets, one of `MININGS`. margin: of triplets in squared distance, 0.2; of pairs in
     distance, 2.0. With the logistic loss it only counts which triplets would have a loss.
     steps: at most. people, photos: of each in a batch. learning_rate, weight_decay: of AdamW. warm_up: steps until the
-    rate is reached; it then falls to 0 along a cosine. clip: largest length of the gradient; 0 leaves it as it is.
+    rate is reached; it then falls to a hundredth along a cosine. clip: largest length of the gradient; 0 takes any.
     augmentation: of pictures. validation: the share of the people with two or more photographs who are not trained on.
     evaluate_every: steps between two looks at them. patience: looks without a better one after which it stops; 0 never
     does. seed: of all that is random.

@@ -17,7 +17,7 @@ from nstcore.faces.trainer import Trainer, TrainRow
 
 Array = NDArray[Any]
 
-ARCHITECTURE, VERSION = "training", 2
+ARCHITECTURE, VERSION = "training", 3
 LOOKED = ("eer", "auc", "one_shot", "threshold")  # of a row: there only where the people kept apart were looked at
 COLUMNS = tuple(name for name in TrainRow.__dataclass_fields__ if name not in LOOKED)
 MAY_BE_NAN = ("positive", "negative")  # means over nothing

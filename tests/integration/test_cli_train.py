@@ -49,6 +49,25 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--last", "1"], "--last without effect: it belongs to --fine-tune"),
+        (["--loss", "contrastive", "--mining", "random"], "--mining without effect: the contrastive loss takes pairs"),
+        (["--fine-tune", "--shift", "0.3", "--light", "0"], "--shift, --light without effect: --fine-tune takes"),
+        (["--fine-tune", "--size", "9"], "--size without effect: they belong to --from-scratch"),
+    ],
+)
+def test_options_that_change_nothing_are_told(run: Any, tmp_path: Path, options: list[str], words: str) -> None:
+    for name in ("a", "b"):  # refused after that: one photograph each
+        (tmp_path / "few" / name).mkdir(parents=True)
+        images.save(tmp_path / "few" / name / "0.png", np.zeros((16, 16, 3)))
+    result = run("faces", "train", tmp_path / "few", "-o", tmp_path / "e.npz", "--no-align", *options)
+    assert f"warning: {words}" in result.err.replace("\n", " ")
+    plain = run("faces", "train", tmp_path / "few", "-o", tmp_path / "e.npz", "--no-align")
+    assert "without effect" not in plain.err
+
+
 def test_an_encoder_is_trained_written_and_described(run: Any, folder: Path, tmp_path: Path) -> None:
     out, table, plot = tmp_path / "encoder.npz", tmp_path / "run.csv", tmp_path / "run.png"
     result = run("faces", "train", folder, "-o", out, "--history", table, "--plot", plot, *QUICK)

@@ -184,11 +184,50 @@ def test_one_shot_of_noise_is_chance_and_of_clear_people_is_one() -> None:
         (np.zeros((4, 2)), [0, 0, 1, 1], 3, ArgumentError, "the number of people, 2, got 3"),
         (np.zeros((4, 2)), [0, 0, 1, 1], 1, ArgumentError, "ways from 2"),
         (np.zeros((3, 2)), [0, 1, 2], 2, ArgumentError, "somebody with two photographs"),
+        (np.full((4, 2), np.nan), [0, 0, 1, 1], 2, ArgumentError, "finite numbers, got NaN or infinity"),
+        ([["a"], ["b"]], [0, 0], 2, ArgumentError, "finite numbers, got <U1"),
+        ([[1.0], [1.0, 2.0]], [0, 0], 2, ShapeError, "rows of several lengths"),
+        (np.zeros((4, 2)), ["a", "a", None, "b"], 2, ArgumentError, "one that is missing"),
+        (np.zeros((4, 2)), [0, 0, np.nan, 1], 2, ArgumentError, "one that is missing"),
     ],
 )
 def test_one_shot_refuses(z: Any, labels: Any, ways: int, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=rf"^\[one_shot\] .*{words}"):
         one_shot(z, labels, ways)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"confidence": 2}, r"confidence in \(0, 1\), got 2"),
+        ({"confidence": np.nan}, "confidence in"),
+        ({"resamples": 0}, "resamples of at least 1, got 0"),
+        ({"seed": -1}, "seed of at least 0, got -1"),
+    ],
+)
+def test_one_shot_refuses_options_that_mean_nothing(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"^\[one_shot\] expects {words}"):
+        one_shot(np.eye(4), [0, 0, 1, 1], 2, **options)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "words"),
+    [
+        (([0, 100], [1, 5]), {}, "indices of 60 encodings, from 0, got 0 to 100"),
+        (([0, -1], [1, 5]), {}, "got -1 to 0"),
+        (([0.0, 1.0], [1, 5]), {}, "got float64"),
+        (([0, 1], [1, 5]), {"decay": np.nan}, "decay of at least 0, got nan"),
+        (([0, 1], [1, 5]), {"decay": -1.0}, "decay of at least 0, got -1.0"),
+    ],
+)
+def test_a_fit_refuses_what_would_ruin_the_head(rows: Any, options: dict[str, Any], words: str) -> None:
+    head = VerificationHead(6)
+    before = head.weight.data.copy()
+    with pytest.raises(ArgumentError, match=rf"^\[head\] expects .*{words}"):
+        head.fit(people()[0], rows, [True, False], **options)
+    np.testing.assert_array_equal(head.weight.data, before)
+    with pytest.raises(ShapeError, match="as many encodings a as b, got 2 and 3"):
+        head.probability(np.zeros((2, 6)), np.zeros((3, 6)))
 
 
 def test_scores_of_people_that_are_clear() -> None:

@@ -12,7 +12,7 @@ import pytest
 import nstcore as nst
 from nstcore import images
 from nstcore.errors import ArgumentError, NonFiniteError, WeightsError
-from nstcore.faces import TrainSettings, train_encoder
+from nstcore.faces import TrainSettings, train, train_encoder
 from nstcore.faces import train_report as report
 from nstcore.faces.augment import Augmentation
 from nstcore.faces.scores import score
@@ -331,6 +331,44 @@ def test_weights_of_the_start_are_kept_only_where_they_are_better_and_that_is_sa
     again = train_encoder(x, labels, start=tmp_path / "encoder.npz", **SHORT, augmentation=same)
     assert again.best_step == 0  # these were trained: they stay, as nothing better came
     assert report.NO_BETTER in report.notices(again)
+
+
+def test_the_untrained_network_is_never_the_result_of_a_run_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept apart are two people whom chance tells apart better than training does: the first look counts."""
+    x, labels = classes(8, 6)
+    start = nst.models.embedding_net(8, 16, seed=0).state_dict()
+    found, looks = train.score, []
+
+    def worse(z: np.ndarray, who: np.ndarray) -> Any:
+        looks.append(1)
+        return replace(found(z, who), eer=0.05 * len(looks), auc=1 - 0.05 * len(looks))
+
+    monkeypatch.setattr(train, "score", worse)
+    trained = train_encoder(x, labels, **SHORT)
+    assert (trained.best_step, trained.scores.eer) == (2, 0.1)  # type: ignore[union-attr]
+    assert report.NOTHING_LEARNT in report.notices(trained)
+    assert not np.array_equal(trained.net.state_dict()["projection.weight"], start["projection.weight"])
+
+
+@pytest.mark.parametrize("start", [None, 3])
+def test_a_start_that_is_no_name_is_refused(start: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"^\[train\] expects start as scratch, fine-tune, or the file"):
+        train_encoder(*classes(), start=start, **SHORT)
+
+
+def test_a_run_that_ends_before_the_first_look_keeps_what_was_reached() -> None:
+    x, labels = classes(8, 6)
+
+    def stop(row: Any) -> None:
+        if row.step == 3:
+            raise KeyboardInterrupt
+
+    settings = {**SHORT, "evaluate_every": 5}
+    part = train_encoder(x, labels, callback=stop, **settings)
+    assert (part.stopped, part.best_step, len(part.history)) == ("interrupted", 3, 3)
+    assert part.scores != part.before
+    assert part.scores is not None
+    assert part.net.threshold == part.scores.threshold
 
 
 def test_people_of_an_earlier_training_are_not_kept_apart_in_a_later_one(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_file_that_is_no_checkpoint_is_told_so_and_not_to_be_downloaded(tmp_pa
         assert "nst weights" not in str(caught.value)
         assert "start again without --resume" in str(caught.value)
     altered(state, lambda arrays, meta: meta.pop("version"))
-    with pytest.raises(WeightsError, match="expects a checkpoint of version 2, got 1"):
+    with pytest.raises(WeightsError, match="expects a checkpoint of version 3, got 1"):
         train_encoder(x, labels, resume=state, **SHORT)
 
 

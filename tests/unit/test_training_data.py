@@ -312,6 +312,7 @@ def test_a_folder_is_read_and_what_cannot_be_used_is_told(tmp_path: Path) -> Non
     root = write(tmp_path / "people", {"anna": 2, "bob": 3, "nobody": 0})
     (root / "bob" / "broken.jpg").write_bytes(b"no picture")
     (root / "bob" / "notes.txt").write_text("not a picture")
+    (root / "bob" / "._0.png").write_bytes((root / "bob" / "0.png").read_bytes())  # as macOS leaves them
     (root / ".hidden").mkdir()
     (root / "readme.txt").write_text("")
     calls: list[tuple[int, int]] = []

@@ -23,6 +23,7 @@ _SHOWN = 12  # rows of the live table
 
 
 def train(
+    context: typer.Context,
     folder: of.Folder,
     output: of.Output = Path("encoder.npz"),
     from_scratch: of.FromScratch = False,
@@ -64,10 +65,7 @@ def train(
     Ctrl-C ends the run and writes what was reached (exit code 130); so does SIGTERM (143). Warnings and the table go to
     standard error.
     """
-    if from_scratch + fine_tune + (start is not None) > 1:
-        raise ArgumentError("[train] expects one of --from-scratch, --fine-tune and --from, got several")
-    if head is not None and loss != "logistic":
-        raise ArgumentError(f"[train] expects --head with --loss logistic, which trains one, got {loss}")
+    _check_choices(context, from_scratch, fine_tune, start is not None, head, loss)
     outputs = [p for p in (output, head, checkpoint, history, plot) if p is not None]
     _check_outputs(outputs, plot, [p for p in (start, resume) if p is not None and p != checkpoint])
     origin: str | Path = "fine-tune" if fine_tune else start if start is not None else "scratch"
@@ -92,6 +90,36 @@ def train(
     if trained.stopped == "interrupted" and trained.history and checkpoint is not None and not as_json:
         typer.echo(f"to continue, give the same command with --resume {checkpoint}")
     return code
+
+
+def _check_choices(
+    context: typer.Context, from_scratch: bool, fine_tune: bool, goes_on: bool, head: Path | None, loss: str
+) -> None:
+    """Raise for choices that exclude each other, and warn of those that change nothing."""
+    if from_scratch + fine_tune + goes_on > 1:
+        raise ArgumentError("[train] expects one of --from-scratch, --fine-tune and --from, got several")
+    if head is not None and loss != "logistic":
+        raise ArgumentError(f"[train] expects --head with --loss logistic, which trains one, got {loss}")
+    for line in _without_effect(context, fine_tune, goes_on, loss):
+        print_warning(line)
+
+
+def _without_effect(context: typer.Context, fine_tune: bool, goes_on: bool, loss: str) -> Iterator[str]:
+    """A sentence for each reason why options that were given change nothing."""
+    reasons = [
+        (
+            fine_tune,
+            ("shift", "scale", "light"),
+            "--fine-tune takes pictures through the frozen layers once, as they are",
+        ),
+        (fine_tune or goes_on, ("size", "side"), "they belong to --from-scratch"),
+        (not (fine_tune or goes_on), ("last",), "it belongs to --fine-tune"),
+        (loss != "triplet", ("mining",), f"the {loss} loss takes pairs, not triplets"),
+    ]
+    for holds, names, why in reasons:
+        given = [f"--{n}" for n in names if (s := context.get_parameter_source(n)) and s.name == "COMMANDLINE"]
+        if holds and given:
+            yield f"{', '.join(given)} without effect: {why}"
 
 
 def _check_outputs(outputs: list[Path], plot: Path | None, inputs: list[Path]) -> None:
