@@ -83,6 +83,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 ANY_NUMBER = ("item", "reshape", "transpose")  # methods that take sizes, axes or indices one by one
 ATTRIBUTES = ("T", "dtype", "flags", "imag", "nbytes", "ndim", "real", "shape", "size", "strides")
 UFUNC_OPTIONS = ("out", "dtype")
+NOT_OF_CUPY = ("matvec", "spacing", "vecdot", "vecmat")  # of NumPy's elementwise functions and products
 NO_IDENTITY = ("argmax", "max", "min")  # of no elements there is none, along whichever axis
 
 
@@ -134,8 +135,10 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct one.")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **more: Any) -> Any:
-        if method != "__call__":
+        if method != "__call__" or ufunc.__name__ in NOT_OF_CUPY:
             return NotImplemented  # CuPy knows no other
+        if listed := next((x for x in inputs if isinstance(x, (list, tuple))), None):
+            raise TypeError(f"Unsupported type {type(listed)}")
         _check_options(ufunc.__name__, (), more, UFUNC_OPTIONS)
         return _on_host(ufunc, inputs, more)
 
@@ -256,9 +259,13 @@ def asarray(a: Any, dtype: Any = None) -> ndarray:
     if isinstance(a, ndarray):
         return a if dtype is None or a.dtype == dtype else a.astype(dtype)
     host = np.asarray(a, dtype)
-    made = _new(host.shape, host.dtype, True)
-    made._host[...] = host
-    return made
+    axes = sorted(range(host.ndim), key=lambda axis: -host.strides[axis]) if min(host.strides, default=1) > 0 else None
+    if axes is None or host.flags.c_contiguous:
+        axes = list(range(host.ndim))
+    # As CuPy's, copies and results of functions keep the order of the axes in memory, so that kernels can misread them.
+    made = _new([host.shape[axis] for axis in axes], host.dtype, True)
+    made._host[...] = host.transpose(axes)
+    return ndarray(made._host.transpose(np.argsort(axes)), made._memory)
 
 
 def ascontiguousarray(a: ndarray) -> ndarray:

@@ -19,7 +19,7 @@ from cuda_on_cpu import cupy_stand_in as cupy
 from cuda_on_cpu.launcher import Findings
 
 import nstcore as nst
-from nstcore.backend import cuda
+from nstcore.backend import cuda, cuda_gram
 from nstcore.backend.cuda import Family, Launch, why_not
 from nstcore.errors import ArgumentError, BackendUnavailable, DeviceMemoryError
 
@@ -381,3 +381,27 @@ def test_the_stand_in_has_nothing_that_cupy_lacks() -> None:
     for name, known in cupy.METHODS.items():  # compiled ones, whose parameters their docstring begins with
         takes_text = getattr(real.ndarray, name).__doc__.splitlines()[0]
         assert all(re.search(rf"\b{option}\b", takes_text) for option in known), name
+
+
+class TestStandIn:
+    """What it grants must not be more than CuPy does."""
+
+    def test_axes_keep_their_order_in_memory(self) -> None:
+        x = cupy.asarray(np.arange(24.0).reshape(2, 3, 4).transpose(2, 0, 1))
+        assert x.strides == (8, 96, 32)
+        assert (x * 2).strides == x.strides
+        np.testing.assert_array_equal((x * 2).get(), 2 * np.arange(24.0).reshape(2, 3, 4).transpose(2, 0, 1))
+        assert cupy.ascontiguousarray(x).flags.c_contiguous
+
+    def test_a_kernel_would_misread_them(self) -> None:
+        x = cupy.asarray(np.ones((2, 3), np.float32).T)
+        with pytest.raises(AssertionError, match="is not contiguous"):
+            cuda_gram.GRAM.run("gram_forward_sum_cuda", x, (1, 1), x * 2, x, 1, 1)
+
+    def test_lists_are_refused(self) -> None:
+        with pytest.raises(TypeError, match="Unsupported type <class 'list'>"):
+            np.add(cupy.asarray(np.ones(3)), [1, 2, 3])
+
+    def test_functions_that_cupy_has_not(self) -> None:
+        with pytest.raises(TypeError, match="returned NotImplemented"):
+            np.spacing(cupy.asarray(np.ones(3)))
