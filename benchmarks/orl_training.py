@@ -49,7 +49,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS), help="from nothing")
-    parser.add_argument("--margin", type=float, default=2.0, help="of the contrastive loss")
+    parser.add_argument("--margin", type=float, help="of the contrastive loss, instead of the default")
     parser.add_argument("--steps", type=int, default=600, help="from nothing")
     parser.add_argument("--part", choices=("scratch", "pretrained", "both"), default="both")
     parser.add_argument("--out", type=Path, default=Path("orl"), help="folder to write to")
@@ -121,7 +121,7 @@ def scratch(args: argparse.Namespace, done: Rows, pictures: np.ndarray, labels: 
             with tempfile.TemporaryDirectory() as folder:
                 state = Path(folder) / "state.npz"
                 curve: list[tuple[int, float]] = [(0, start["eer"])]
-                choices = RUNS[name] | ({"margin": args.margin} if name == "contrastive" else {})
+                choices = RUNS[name] | ({"margin": args.margin} if name == "contrastive" and args.margin else {})
                 began = time.perf_counter()
                 trained = train_encoder(
                     pictures[~unseen], labels[~unseen], steps=args.steps, seed=seed, validation=0, checkpoint=state,

@@ -237,6 +237,15 @@ def save(path: files.PathLike, image: NDArray[Any], *, quality: int = 95) -> Non
     files.atomic_write(path, functools.partial(picture.save, format=form, **options))
 
 
+def to_bytes(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Floats in [0, 1] as the nearest of 256 levels, uint8; what lies outside becomes 0 or 255.
+
+    >>> to_bytes(np.array([-0.1, 0.5, 1.0])).tolist()
+    [0, 128, 255]
+    """
+    return np.asarray(np.rint(np.clip(image, 0, 1) * 255), np.uint8)
+
+
 def _resize_to(image: NDArray[Any], height: int, width: int) -> FloatImage:
     """Channel by channel, so that no float copy of a whole large picture is ever made."""
     from PIL import Image

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.files import atomic_write
+from nstcore.images import to_bytes
 
 STYLE = """
 :root { color-scheme: light dark }
@@ -54,7 +55,7 @@ def data_uri(image: NDArray[Any], lossless: bool = False) -> str:
     """A picture as the address of an ``<img>``: JPEG, or PNG where every pixel counts."""
     from PIL import Image
 
-    levels = image if image.dtype == np.uint8 else np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    levels = image if image.dtype == np.uint8 else to_bytes(image)
     stream = io.BytesIO()
     if lossless:
         Image.fromarray(levels).save(stream, "PNG")

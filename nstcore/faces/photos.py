@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nstcore import images
 from nstcore.errors import ArgumentError, ImageError, ShapeError
-from nstcore.faces.squares import middle_square, to_bytes
+from nstcore.faces.squares import middle_square
 
 Array = NDArray[Any]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
@@ -168,4 +168,4 @@ def _chip(path: Path, side: int, align: bool) -> NDArray[np.uint8]:
     faces = [face for face, small in zip(found, small_beside(found), strict=True) if not small]
     if len(faces) != 1:
         raise ImageError(f"[train] expects one face, found {len(faces)}")
-    return to_bytes(np.asarray(turn(picture, faces[0], side)))
+    return images.to_bytes(np.asarray(turn(picture, faces[0], side)))

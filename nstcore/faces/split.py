@@ -15,10 +15,7 @@ from nstcore.faces.train_settings import TrainSettings
 Indices = NDArray[np.intp]
 Known = frozenset[str] | None  # digests of photographs (`Photos.each_digest`); None where nobody has noted them
 
-FEW_PEOPLE, FEW_PAIRS = (
-    5,
-    20,
-)  # kept apart: with less, error rates jump by whole tenths and weights are chosen by chance
+FEW_PEOPLE, FEW_PAIRS = 5, 20  # kept apart: with less, error rates jump by tenths, and weights are chosen by chance
 MOST_NOTED = 50_000  # photographs whose digests go into a file, 19 bytes each
 MOST_JUDGED = 1000  # photographs of people trained on that a threshold is taken from
 

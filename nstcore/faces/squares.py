@@ -11,7 +11,7 @@ from nstcore import images
 from nstcore._chips import FACE, KINDS, SQUARE
 from nstcore.faces.face import Face
 
-__all__ = ["FACE", "KINDS", "SQUARE", "middle_square", "square_of", "to_bytes"]
+__all__ = ["FACE", "KINDS", "SQUARE", "middle_square", "square_of"]
 
 
 def square_of(height: int, width: int) -> Face:
@@ -29,9 +29,4 @@ def square_of(height: int, width: int) -> Face:
 def middle_square(picture: NDArray[Any], side: int) -> NDArray[np.uint8]:
     """The middle square of a picture (h, w, 3), float in [0, 1], brought to uint8 (side, side, 3)."""
     left, top, right, bottom = (int(edge) for edge in square_of(*picture.shape[:2]).box)
-    return to_bytes(images.resize_to(picture[top:bottom, left:right], side, side))
-
-
-def to_bytes(picture: NDArray[Any]) -> NDArray[np.uint8]:
-    """Values in [0, 1] as uint8."""
-    return np.asarray(np.rint(np.clip(picture, 0, 1) * 255), np.uint8)
+    return images.to_bytes(images.resize_to(picture[top:bottom, left:right], side, side))

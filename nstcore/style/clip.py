@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError, ImageError, OutputError
 from nstcore.files import PathLike, check_output
-from nstcore.images import load
+from nstcore.images import load, to_bytes
 from nstcore.models.vgg import VGG, vgg16
 from nstcore.ops._op import whole
 from nstcore.style import checkpoint
 from nstcore.style.animation import ANIMATIONS, check_animation, read_animation, write_animation
 from nstcore.style.film import folder_of
-from nstcore.style.frames import FrameFolder, levels
+from nstcore.style.frames import FrameFolder
 from nstcore.style.result import Progress, Result
 from nstcore.style.scene import Scene, check_sides, narrowest, read_scene
 from nstcore.style.settings import FRAME_STEPS, SMALLEST, STILL_WEIGHT, Settings, check_weight
@@ -128,7 +128,7 @@ class _Target:
     def finish(self, seconds: list[float]) -> ClipResult:
         if not self.animated:
             return ClipResult(len(seconds), self.path, self.path, None, seconds)
-        timed = ((levels(self.folder.read(i + 1)), shown) for i, shown in enumerate(seconds))
+        timed = ((to_bytes(self.folder.read(i + 1)), shown) for i, shown in enumerate(seconds))
         write_animation(self.path, timed, len(seconds))
         self.folder.remove()
         return ClipResult(len(seconds), self.path, None, None, seconds)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError, NonFiniteError
 from nstcore.files import PathLike, check_output
-from nstcore.images import resize_to
+from nstcore.images import resize_to, to_bytes
 from nstcore.ops._op import whole
 from nstcore.style.animation import Timed, check_animation, write_animation
-from nstcore.style.frames import FrameFolder, levels
+from nstcore.style.frames import FrameFolder
 from nstcore.style.result import Progress, Result
 from nstcore.style.run import Run
 
@@ -92,8 +92,8 @@ class Film:
 
         def frames() -> Iterator[Timed]:
             for number in numbers:
-                yield levels(resize_to(self.folder.read(number), *self.size)), SECONDS
-            yield levels(resize_to(result.image, *self.size)), LAST
+                yield to_bytes(resize_to(self.folder.read(number), *self.size)), SECONDS
+            yield to_bytes(resize_to(result.image, *self.size)), LAST
 
         if last:
             write_animation(self.path, frames(), len(numbers) + 1)

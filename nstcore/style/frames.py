@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.errors import CheckpointError, OutputError
@@ -88,9 +87,3 @@ class FrameFolder:
             (self.path / MARKER).unlink()
             if not any(self.path.iterdir()):
                 self.path.rmdir()
-
-
-def levels(picture: Array) -> Array:
-    """A picture in [0, 1] as uint8."""
-    found: Array = np.rint(picture * 255).astype(np.uint8)
-    return found

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore import page
-from nstcore.images import resize_to
+from nstcore.images import resize_to, to_bytes
 from nstcore.visualize.gram import ChannelPair, Correlations
 from nstcore.visualize.receptive_field import ReceptiveField
 from nstcore.visualize.show import Shown, plain, spotlight
@@ -259,5 +259,5 @@ def together_picture(picture: Array, found: Correlations, pair: ChannelPair, str
     """The picture, bright where both channels fire, by the square root of the product over `strongest`."""
     product = np.maximum(found.together(pair.first, pair.second), 0) / (strongest or 1.0)
     large = resize_to(np.sqrt(np.clip(product, 0, 1)).astype(np.float32), *picture.shape[:2])
-    pixels = np.rint(picture * 255).astype(np.uint8)
+    pixels = to_bytes(picture)
     return spotlight(pixels, np.clip(large, 0, 1) + 1e-9) if strongest else spotlight(pixels, np.zeros(large.shape))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError, ImageError, NstError, ShapeError
-from nstcore.images import MAX_PIXELS
+from nstcore.images import MAX_PIXELS, to_bytes
 from nstcore.nn.module import Module
 from nstcore.visualize.deconv import Place, cut
 from nstcore.visualize.fill import LISTED, Progress, check_used, fill_index, none_of, open_index
@@ -262,5 +262,4 @@ def hatched(picture: Array, box: Box) -> Array:
     down, across = np.ogrid[:height, :width]
     period = max(2, min(height, width) // 12)
     stripes = np.where((down + across) // period % 2, 208, 176).astype(np.uint8)
-    levels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
-    return cut(levels, box, fill=stripes[:, :, None])
+    return cut(to_bytes(picture), box, fill=stripes[:, :, None])

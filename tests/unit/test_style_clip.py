@@ -17,10 +17,10 @@ from nstcore.cli import main
 from nstcore.demo import picture_path
 from nstcore.demo.painter import paint
 from nstcore.errors import ArgumentError, CheckpointError, ImageError, OutputError
-from nstcore.images import load, save
+from nstcore.images import load, save, to_bytes
 from nstcore.style import Progress, transfer, transfer_clip
 from nstcore.style.animation import read_animation, write_animation
-from nstcore.style.frames import FrameFolder, levels
+from nstcore.style.frames import FrameFolder
 from nstcore.style.still import StillTerm, flicker, still_parts
 
 Array = NDArray[Any]
@@ -137,7 +137,7 @@ def test_frames_are_read_one_at_a_time(net: models.VGG, photos: list[Array], pai
 
 
 def test_the_time_of_a_clip_stays(net: models.VGG, photos: list[Array], painting: Array, tmp_path: Path) -> None:
-    write_animation(tmp_path / "a.gif", ((levels(p), s) for p, s in zip(photos, (0.1, 0.3, 0.2), strict=True)), COUNT)
+    write_animation(tmp_path / "a.gif", ((to_bytes(p), s) for p, s in zip(photos, (0.1, 0.3, 0.2), strict=True)), COUNT)
     transfer_clip(
         tmp_path / "a.gif", painting, tmp_path / "b.gif", net=net, **{**OPTIONS, "frame_steps": 1, "steps": 1}
     )
