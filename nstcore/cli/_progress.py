@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 
@@ -76,19 +78,20 @@ def counter(label: str, total: int, quiet: bool = False, done: int = 0) -> Itera
 
 
 @contextmanager
-def frames(quiet: bool = False) -> Iterator[Callable[[int, int, Any], None]]:
-    """Of a clip: takes a frame's number from 0, the steps that it has, and the `HistoryRow` of each step."""
+def each(name: Callable[[int], str], quiet: bool = False) -> Iterator[Callable[[int, int, Any], None]]:
+    """Of several pictures: takes the number of one, from 0, the steps that it has, and the `HistoryRow` of each step."""
     console = Console(stderr=True, quiet=quiet)
     if not console.is_terminal:
 
-        def say(frame: int, steps: int, row: Any) -> None:
+        def say(index: int, steps: int, row: Any) -> None:
             if row.step == steps:
-                console.print(f"frame {frame + 1}  {costs(row)}  {row.seconds:.1f} s", highlight=False)
+                console.print(f"{name(index)}  {costs(row)}  {row.seconds:.1f} s", highlight=False, markup=False)
 
         yield say
         return
-    with Progress(*_columns("words"), console=console, expand=True) as progress:
-        task = progress.add_task("frame 1", total=None, words="")
-        yield lambda frame, steps, row: progress.update(
-            task, description=f"frame {frame + 1}", total=steps, completed=row.step, words=costs(row)
+    beside = sys.stdout.isatty()  # or what is printed on the way would go to the bar's stream
+    with Progress(*_columns("words"), console=console, expand=True, redirect_stdout=beside) as progress:
+        task = progress.add_task(escape(name(0)), total=None, words="")
+        yield lambda index, steps, row: progress.update(
+            task, description=escape(name(index)), total=steps, completed=row.step, words=costs(row)
         )

@@ -3,67 +3,62 @@
 from __future__ import annotations
 
 import glob
-from collections import Counter
-from dataclasses import replace
+import json
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from nstcore.cli import _stop
+from nstcore.cli import _progress, _stop
 from nstcore.cli._style_job import Job, Options
-from nstcore.errors import ArgumentError, NstError
+from nstcore.errors import ArgumentError
 from nstcore.style.settings import Settings
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-ONE_ONLY = ("checkpoint", "resume", "history", "plot", "save_every", "film", "plan", "as_json")
+ONE_ONLY = ("checkpoint", "resume", "history", "plot", "save_every", "film", "film_every", "plan")
 DEFAULT_OUTPUT, DEFAULT_FOLDER = Path("out.png"), Path("styled")
 
 
-def photographs(content: Path) -> list[Path] | None:
-    """The pictures of a folder, or those that a pattern such as ``photos/*.jpg`` names; None for one file.
-
-    Raises `ArgumentError` when there are none.
-    """
-    if content.is_dir():
-        found = sorted(path for path in content.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-        if not found:
-            raise ArgumentError(f"[style] {content} is a folder without pictures")
-        return found
-    if content.exists() or not glob.has_magic(str(content)):
-        return None
-    found = sorted(path for path in map(Path, glob.glob(str(content))) if path.is_file())
-    if not found:
-        raise ArgumentError(f"[style] expects photographs, got nothing for {content}")
-    return found
+def is_batch(content: Path) -> bool:
+    """Whether a folder or a pattern is meant rather than one file."""
+    return content.is_dir() or (not content.exists() and glob.has_magic(str(content)))
 
 
-def run(options: Options, settings: Settings, photos: list[Path]) -> int:
+def run(options: Options, settings: Settings) -> int:
     """Paint every photograph into the folder that ``-o`` names; 1 when some failed, 130 or 143 when it was stopped."""
-    folder = DEFAULT_FOLDER if options.output == DEFAULT_OUTPUT else options.output
+    from nstcore.style import report
+    from nstcore.style.batch import photographs, transfer_folder
+
     given = [name for name in ONE_ONLY if getattr(options, name)]
     if given:
-        raise ArgumentError(f"[style] --{given[0].replace('_', '-')} is for one photograph, got {len(photos)}")
+        raise ArgumentError(f"[style] --{given[0].replace('_', '-')} is for one photograph, not for a folder of them")
     if not options.styles:
         raise ArgumentError("[style] expects at least one painting: nst style photos painting.jpg")
-    if folder.suffix or (folder.exists() and not folder.is_dir()):
-        raise ArgumentError(f"[style] expects a folder as -o for several photographs, got {folder}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArgumentError(f"[style] cannot make the folder {folder}: {error.strerror or error}") from error
-    stems = Counter(photo.stem for photo in photos)
-    failures: list[str] = []
-    for i, photo in enumerate(photos, 1):
-        typer.echo(f"{i}/{len(photos)} {photo}", err=True)
-        name = photo.stem if stems[photo.stem] == 1 else photo.name.replace(".", "-")
-        try:
-            code = Job(replace(options, content=photo, output=folder / f"{name}.png"), settings).run()
-        except (NstError, MemoryError) as error:
-            failures.append(f"{photo}: {error or 'out of memory'}")
-            continue
-        if code in _stop.CODES:
-            return code
-    for failure in failures:
-        typer.echo(f"failed: {failure}", err=True)
-    typer.echo(f"{len(photos) - len(failures)} of {len(photos)} photographs painted into {folder}")
-    return 1 if failures else 0
+    photos = photographs(options.content)
+    places = {photo: i for i, photo in enumerate(photos)}
+
+    def done(photo: Path, picture: Path, result: Any) -> None:
+        if not options.as_json:
+            typer.echo(f"{picture}: {report.sentence(report.summary(result))}")
+
+    with _progress.each(lambda i: f"{i + 1}/{len(photos)} {photos[i]}", quiet=options.as_json) as show:
+        found = transfer_folder(
+            photos, options.styles, DEFAULT_FOLDER if options.output == DEFAULT_OUTPUT else options.output,
+            net=Job(options, settings).network(), done=done, start=options.start, max_pixels=options.max_pixels,
+            callback=lambda photo, progress: show(places[photo], progress.steps, progress.row),
+            regions=options.region or None, style_masks=options.style_mask or None,
+            **{name: getattr(settings, name) for name in Settings.names()},
+        )  # fmt: skip
+    return _told(options, found, len(photos))
+
+
+def _told(options: Options, found: Any, count: int) -> int:
+    if options.as_json:
+        painted = {str(photo): str(picture) for photo, picture in found.painted.items()}
+        failures = {str(photo): reason for photo, reason in found.failures.items()}
+        typer.echo(json.dumps({"painted": painted, "failures": failures, "stopped": found.stopped}, indent=2))
+    for photo, reason in found.failures.items():
+        typer.echo(f"failed: {photo}: {reason}", err=True)
+    if not options.as_json:
+        stopped = f"{found.stopped}: " if found.stopped else ""
+        typer.echo(f"{stopped}{len(found.painted)} of {count} photographs painted into {found.folder}")
+    return _stop.code() if found.stopped else 1 if found.failures else 0

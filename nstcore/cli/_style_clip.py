@@ -32,7 +32,7 @@ def run(options: Options, settings: Settings) -> int:
     job = Job(options, settings)
     per_frame = {True: job.steps, False: options.frame_steps}
 
-    with _progress.frames(quiet=options.as_json) as show:
+    with _progress.each(lambda i: f"frame {i + 1}", quiet=options.as_json) as show:
 
         def after_step(frame: int, progress: Any) -> None:
             show(frame, per_frame[frame == 0], progress.row)

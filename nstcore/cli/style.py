@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,57 +19,65 @@ _LAYERS = "Comma-separated, each with an optional weight: conv1_1,conv4_1=0.5. D
 _PARSED = ("content_layers", "style_layers", "blend", "memory")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
+_RESULTS = partial(typer.Option, rich_help_panel="Results")
+_SIZES = partial(typer.Option, rich_help_panel="Sizes and steps")
+_COSTS = partial(typer.Option, rich_help_panel="Costs and layers")
+_LOOK = partial(typer.Option, rich_help_panel="Paintings, colours and faces")
+_NEEDS = partial(typer.Option, rich_help_panel="Memory and time")
+_RUNS = partial(typer.Option, rich_help_panel="Interrupted and continued")
+_FILMS = partial(typer.Option, rich_help_panel="Films and clips")
+
 
 def _layers_option(default: Iterable[str]) -> Any:
     """An option whose default stands in its help: in a column of its own a long one would be cut off."""
-    return typer.Option(help=_LAYERS + ", ".join(default), show_default=False)
+    return _COSTS(help=_LAYERS + ", ".join(default), show_default=False)
 
 
 def style(
     content: Annotated[Path, typer.Argument(help="The photograph; or a folder of them.", show_default=False)],
     styles: Annotated[list[Path] | None, typer.Argument(help="One or more paintings.", show_default=False)] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Picture to write: .png, .jpg or .webp.")] = Path(
+    output: Annotated[Path, _RESULTS("-o", "--output", help="Picture to write: .png, .jpg or .webp.")] = Path(
         "out.png"
     ),
-    size: Annotated[int, typer.Option(help="Longer side of the result, in pixels.")] = _D.size,
-    steps: Annotated[int, typer.Option(help="Steps at the smallest size; larger sizes take fewer.")] = _D.steps,
-    start_size: Annotated[int, typer.Option(help="Smallest size; as large as --size: only one.")] = _D.start_size,
-    until: Annotated[float | None, typer.Option(help="Leave a size when 10 steps gain less: 0.01 is 1 %.")] = None,
-    content_weight: Annotated[float, typer.Option(help="Alpha: how much of the photograph stays.")] = _D.content_weight,
-    style_weight: Annotated[float, typer.Option(help="Beta: how strong the style is.")] = _D.style_weight,
-    tv_weight: Annotated[float, typer.Option(help="Smoothness (total variation).")] = _D.tv_weight,
+    history: Annotated[Path | None, _RESULTS(help="Write the losses of each step: .csv")] = None,
+    plot: Annotated[Path | None, _RESULTS(help="Draw the losses: .png, .jpg or .webp")] = None,
+    as_json: Annotated[bool, _RESULTS("--json", help="Print a summary as JSON.")] = False,
+    size: Annotated[int, _SIZES(help="Longer side of the result, in pixels.")] = _D.size,
+    start_size: Annotated[int, _SIZES(help="Smallest size; as large as --size: only one.")] = _D.start_size,
+    steps: Annotated[int, _SIZES(help="Steps at the smallest size; larger sizes take fewer.")] = _D.steps,
+    until: Annotated[float | None, _SIZES(help="Leave a size when 10 steps gain less: 0.01 is 1 %.")] = None,
+    init: Annotated[str, _SIZES(help="Start from: content, noise or style.")] = _D.init,
+    start: Annotated[Path | None, _SIZES(help="Start from this picture.")] = None,
+    optimizer: Annotated[str, _SIZES(help="lbfgs, adam, or gd (gradient descent).")] = _D.optimizer,
+    learning_rate: Annotated[float | None, _SIZES(help="Of adam and gd, in units of the pixel range.")] = None,
+    average: Annotated[float, _SIZES(help="Of adam and gd: average the pictures, as 0.98.")] = _D.average,
+    seed: Annotated[int, _SIZES(help="Of the white noise.")] = _D.seed,
+    content_weight: Annotated[float, _COSTS(help="Alpha: how much of the photograph stays.")] = _D.content_weight,
+    style_weight: Annotated[float, _COSTS(help="Beta: how strong the style is.")] = _D.style_weight,
+    tv_weight: Annotated[float, _COSTS(help="Smoothness (total variation).")] = _D.tv_weight,
     content_layers: Annotated[str, _layers_option(_D.content_layers)] = ",".join(_D.content_layers),
     style_layers: Annotated[str, _layers_option(_D.style_layers)] = ",".join(_D.style_layers),
-    style_scale: Annotated[float, typer.Option(help="Size of the strokes: 2 doubles it.")] = _D.style_scale,
-    blend: Annotated[str | None, typer.Option(help="Weights of the paintings: 0.7,0.3")] = None,
-    colors: Annotated[str, typer.Option(help="Of the painting (style), or kept: luminance, match.")] = _D.colors,
-    region: Annotated[list[Path] | None, typer.Option(help="Where a style goes: one mask a painting.")] = None,
-    style_mask: Annotated[list[Path] | None, typer.Option(help="What counts: one mask a painting.")] = None,
-    keep_face: Annotated[bool, typer.Option("--keep-face", help="Keep the faces recognisable.")] = False,
-    face_weight: Annotated[float, typer.Option(help="Of --keep-face: how much they stay.")] = _D.face_weight,
-    init: Annotated[str, typer.Option(help="Start from: content, noise or style.")] = _D.init,
-    start: Annotated[Path | None, typer.Option(help="Start from this picture.")] = None,
-    optimizer: Annotated[str, typer.Option(help="lbfgs, adam, or gd (gradient descent).")] = _D.optimizer,
-    learning_rate: Annotated[float | None, typer.Option(help="Of adam and gd, in units of the pixel range.")] = None,
-    average: Annotated[float, typer.Option(help="Of adam and gd: average the pictures, as 0.98.")] = _D.average,
-    pooling: Annotated[str, typer.Option(help="Of the network: max or avg.")] = _D.pooling,
-    seed: Annotated[int, typer.Option(help="Of the white noise.")] = _D.seed,
-    memory: Annotated[str, typer.Option(help="normal, low (the same picture in less), or 1G: fit.")] = "normal",
-    plan: Annotated[bool, typer.Option("--plan", help="Say what memory and time it takes; no run.")] = False,
-    weights: Annotated[Path | None, typer.Option(help="VGG weights (.npz) instead of the embedded VGG-16.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Save the run here (.npz), also on Ctrl-C.")] = None,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between two savings.")] = 50,
-    resume: Annotated[Path | None, typer.Option(help="Continue a saved run; of --clip, its frames.")] = None,
-    save_every: Annotated[int | None, typer.Option(min=1, help="Also write the picture every N steps.")] = None,
-    film: Annotated[Path | None, typer.Option(help="Film of the run: .gif, .webp or .mp4.")] = None,
-    film_every: Annotated[int | None, typer.Option(min=1, help="Steps between its pictures.")] = None,
-    clip: Annotated[bool, typer.Option("--clip", help="CONTENT is a clip, or a folder of its frames.")] = False,
-    frame_steps: Annotated[int, typer.Option(min=1, help="Of --clip: steps of each later frame.")] = FRAME_STEPS,
-    still_weight: Annotated[float, typer.Option(help="Of --clip: how still the still parts stay.")] = STILL_WEIGHT,
-    history: Annotated[Path | None, typer.Option(help="Write the losses of each step: .csv")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the losses: .png, .jpg or .webp")] = None,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Largest picture that is read.")] = 100_000_000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
+    pooling: Annotated[str, _COSTS(help="Of the network: max or avg.")] = _D.pooling,
+    weights: Annotated[Path | None, _COSTS(help="VGG weights (.npz) instead of the embedded VGG-16.")] = None,
+    style_scale: Annotated[float, _LOOK(help="Size of the strokes: 2 doubles it.")] = _D.style_scale,
+    blend: Annotated[str | None, _LOOK(help="Weights of the paintings: 0.7,0.3")] = None,
+    colors: Annotated[str, _LOOK(help="Of the painting (style), or kept: luminance, match.")] = _D.colors,
+    region: Annotated[list[Path] | None, _LOOK(help="Where a style goes: one mask a painting.")] = None,
+    style_mask: Annotated[list[Path] | None, _LOOK(help="What counts: one mask a painting.")] = None,
+    keep_face: Annotated[bool, _LOOK("--keep-face", help="Keep the faces recognisable.")] = False,
+    face_weight: Annotated[float, _LOOK(help="Of --keep-face: how much they stay.")] = _D.face_weight,
+    plan: Annotated[bool, _NEEDS("--plan", help="Say what memory and time it takes; no run.")] = False,
+    memory: Annotated[str, _NEEDS(help="normal, low (the same picture in less), or 1G: fit.")] = "normal",
+    max_pixels: Annotated[int, _NEEDS(min=1, help="Largest picture that is read.")] = 100_000_000,
+    checkpoint: Annotated[Path | None, _RUNS(help="Save the run here (.npz), also on Ctrl-C.")] = None,
+    checkpoint_every: Annotated[int, _RUNS(min=1, help="Steps between two savings.")] = 50,
+    resume: Annotated[Path | None, _RUNS(help="Continue a saved run; of --clip, its frames.")] = None,
+    save_every: Annotated[int | None, _FILMS(min=1, help="Also write the picture every N steps.")] = None,
+    film: Annotated[Path | None, _FILMS(help="Film of the run: .gif, .webp or .mp4.")] = None,
+    film_every: Annotated[int | None, _FILMS(min=1, help="Steps between its pictures.")] = None,
+    clip: Annotated[bool, _FILMS("--clip", help="CONTENT is a clip, or a folder of its frames.")] = False,
+    frame_steps: Annotated[int, _FILMS(min=1, help="Of --clip: steps of each later frame.")] = FRAME_STEPS,
+    still_weight: Annotated[float, _FILMS(help="Of --clip: how still still parts stay.")] = STILL_WEIGHT,
 ) -> int:
     """Paint CONTENT in the style of STYLES.
 
@@ -91,8 +100,9 @@ def _run(options: Options) -> int:
         return _style_clip.run(options, settings)
     if options.content.suffix.lower() in VIDEOS:
         raise ArgumentError(f"[style] {options.content} is a video: --clip paints its frames")
-    photos = _style_batch.photographs(options.content)
-    return Job(options, settings).run() if photos is None else _style_batch.run(options, settings, photos)
+    if _style_batch.is_batch(options.content):
+        return _style_batch.run(options, settings)
+    return Job(options, settings).run()
 
 
 def _memory(text: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nstcore.style.batch import BatchResult, transfer_folder
 from nstcore.style.clip import ClipResult, transfer_clip
 from nstcore.style.losses import content_loss, style_loss, total_variation
 from nstcore.style.plan import Plan
@@ -10,6 +11,7 @@ from nstcore.style.settings import Settings
 from nstcore.style.transfer import plan_transfer, transfer
 
 __all__ = [
+    "BatchResult",
     "ClipResult",
     "HistoryRow",
     "Plan",
@@ -22,4 +24,5 @@ __all__ = [
     "total_variation",
     "transfer",
     "transfer_clip",
+    "transfer_folder",
 ]  # fmt: skip

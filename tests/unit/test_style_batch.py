@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from nstcore.cli import main
 from nstcore.demo import picture_path
-from nstcore.images import load, save
+from nstcore.errors import ArgumentError
+from nstcore.images import load, save, to_bytes
+from nstcore.style import Progress, transfer, transfer_folder
 
 QUICK = ["--size", "32", "--steps", "1", "--style-layers", "conv1_1", "--content-layers", "conv2_2"]
 
@@ -46,10 +51,11 @@ def test_failures_are_listed_and_the_rest_is_done(place: Path, capsys: pytest.Ca
     [
         (["empty", "painting.png"], "empty is a folder without pictures"),
         (["none*.jpg", "painting.png"], r"got nothing for none*.jpg"),
+        (["photos", "none.png"], "none.png"),
         (["photos"], "at least one painting"),
-        (["photos", "painting.png", "-o", "one.png"], "a folder as -o for several photographs, got one.png"),
-        (["photos", "painting.png", "-o", "painting.png"], "a folder as -o"),
-        (["photos", "painting.png", "--plot", "p.png"], "--plot is for one photograph, got 3"),
+        (["photos", "painting.png", "-o", "one.png"], "a folder for several photographs, got one.png"),
+        (["photos", "painting.png", "-o", "painting.png"], "a folder for several photographs, got painting.png"),
+        (["photos", "painting.png", "--plot", "p.png"], "--plot is for one photograph, not for a folder"),
         (["photos", "painting.png", "--save-every", "3"], "--save-every is for one photograph"),
     ],
 )
@@ -61,3 +67,81 @@ def test_what_means_nothing_is_refused(
     assert main(["style", *arguments, *QUICK]) == 2
     assert words in capsys.readouterr().err
     assert sorted(place.rglob("*")) == before
+
+
+def test_a_summary_as_json(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "photos" / "a.jpg").write_text("damaged")
+    assert main(["style", "photos", "painting.png", "-o", "painted", "--json", *QUICK]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["painted"] == {"photos/a.png": "painted/a-png.png", "photos/b.png": "painted/b.png"}
+    assert list(told["failures"]) == ["photos/a.jpg"]
+    assert told["stopped"] is None
+
+
+OPTIONS: dict[str, Any] = {"size": 32, "steps": 2, "style_layers": ["conv1_1"], "content_layers": ["conv2_2"]}
+
+
+def test_python_paints_as_transfer_does(place: Path) -> None:
+    steps: list[tuple[Path, int]] = []
+    done: list[tuple[Path, Path, int]] = []
+    found = transfer_folder(
+        [Path("photos/b.png"), "photos/a.jpg"], "painting.png", "painted",
+        callback=lambda photo, progress: steps.append((photo, progress.row.step)),
+        done=lambda photo, picture, result: done.append((photo, picture, len(result.history))), **OPTIONS,
+    )  # fmt: skip
+    b, a = Path("photos/b.png"), Path("photos/a.jpg")
+    assert steps == [(b, 1), (b, 2), (a, 1), (a, 2)]
+    assert done == [(b, Path("painted/b.png"), 2), (a, Path("painted/a.png"), 2)]
+    assert (found.folder, found.failures, found.stopped) == (Path("painted"), {}, None)
+    assert found.painted == {b: Path("painted/b.png"), a: Path("painted/a.png")}
+    np.testing.assert_array_equal(
+        to_bytes(load("painted/b.png")), to_bytes(transfer(b, "painting.png", **OPTIONS).image)
+    )
+
+
+def test_no_picture_takes_the_place_of_another(place: Path) -> None:
+    (place / "more").mkdir()
+    save("more/a.jpg", load("photos/b.png"))
+    save("photos/a-jpg.png", load("photos/b.png"))
+    photos = ["photos/a-jpg.png", "photos/a.jpg", "more/a.jpg"]
+    found = transfer_folder(photos, "painting.png", "painted", **{**OPTIONS, "steps": 1})
+    assert [path.name for path in found.painted.values()] == ["a-jpg.png", "a-jpg-2.png", "a-jpg-2-2.png"]
+
+
+def test_a_photograph_is_not_painted_over(place: Path) -> None:
+    before = (place / "photos" / "b.png").read_bytes()
+    found = transfer_folder("photos/b*", "painting.png", "photos", **OPTIONS)
+    assert "is the input" in found.failures[Path("photos/b.png")]
+    assert (place / "photos" / "b.png").read_bytes() == before
+
+
+def test_an_interruption_keeps_what_is_done(place: Path) -> None:
+    def stop(photo: Path, progress: Progress) -> None:
+        if photo.name == "a.png":
+            raise KeyboardInterrupt
+
+    found = transfer_folder("photos", "painting.png", "painted", callback=stop, **OPTIONS)
+    assert found.stopped == "interrupted"
+    assert list(found.painted) == [Path("photos/a.jpg")]
+    assert sorted(path.name for path in (place / "painted").iterdir()) == ["a-jpg.png", "a-png.png"]
+
+
+def test_the_last_good_picture_of_one_that_diverges_is_kept(place: Path) -> None:
+    wild = {**OPTIONS, "optimizer": "adam", "learning_rate": 1e12, "steps": 4}
+    found = transfer_folder("photos/b.png", "painting.png", "painted", **wild)
+    assert "not finite" in found.failures[Path("photos/b.png")]
+    assert np.isfinite(load("painted/b.png")).all()
+
+
+@pytest.mark.parametrize(
+    ("photos", "options", "words"),
+    [
+        ("photos", {"checkpoint": "run.npz"}, "checkpoint is for one photograph"),
+        ("photos", {"film_every": 3}, "film_every is for one photograph"),
+        ("photos", {"sise": 3}, "no option 'sise'"),
+        ([], {}, "expects photographs, got none"),
+    ],
+)
+def test_python_refuses(place: Path, photos: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        transfer_folder(photos, "painting.png", "painted", **options)
