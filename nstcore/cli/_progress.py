@@ -79,7 +79,7 @@ def counter(label: str, total: int, quiet: bool = False, done: int = 0) -> Itera
 
 @contextmanager
 def each(name: Callable[[int], str], quiet: bool = False) -> Iterator[Callable[[int, int, Any], None]]:
-    """Of several pictures: takes the number of one, from 0, the steps that it has, and the `HistoryRow` of each step."""
+    """Of several pictures; takes the number of one, from 0, how many steps it has, and the `HistoryRow` of a step."""
     console = Console(stderr=True, quiet=quiet)
     if not console.is_terminal:
 
