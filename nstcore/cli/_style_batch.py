@@ -38,7 +38,7 @@ def run(options: Options, settings: Settings) -> int:
 
     def done(photo: Path, picture: Path, result: Any) -> None:
         if not options.as_json:
-            typer.echo(f"{picture}: {report.sentence(report.summary(result))}")
+            print(f"{picture}: {report.sentence(report.summary(result))}")  # not echo, which would write into the bar
 
     with _progress.each(lambda i: f"{i + 1}/{len(photos)} {photos[i]}", quiet=options.as_json) as show:
         found = transfer_folder(
