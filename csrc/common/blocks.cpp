@@ -85,6 +85,7 @@ class Blocks {
     void give_back() {
         const std::lock_guard<std::mutex> lock(mutex_);
         shrink_to(0);
+        most_used_ = used_;
     }
 
     std::mutex& mutex() { return mutex_; }

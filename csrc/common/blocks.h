@@ -31,6 +31,6 @@ struct BlockCount {
 BlockCount count_blocks();
 
 void keep_blocks(bool begin);  // begins a scope, or ends one; scopes may overlap
-void give_back_blocks();       // all that is kept, as far as whole huge pages are free
+void give_back_blocks();       // all that is kept, as far as whole huge pages are free; the most in use counts anew
 
 }  // namespace nst

@@ -63,5 +63,8 @@ def usage() -> Memory:
 
 
 def give_back() -> None:
-    """Give what is kept back to the system, but for what lies in one huge page (2 MiB) with an array in use."""
+    """Give what is kept back to the system, but for what lies in one huge page (2 MiB) with an array in use.
+
+    Inside of `reuse`, what is held from then on is measured by what is in use from then on: for when other work begins.
+    """
     _native.give_back_blocks()

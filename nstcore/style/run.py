@@ -16,6 +16,7 @@ from nstcore._signals import Signals
 from nstcore.autograd import Tensor
 from nstcore.backend import current_backend, moved
 from nstcore.backend.arrays import beside
+from nstcore.backend.memory import give_back
 from nstcore.errors import ArgumentError, CheckpointError, NonFiniteError
 from nstcore.images import resize_to
 from nstcore.models.vgg import VGG
@@ -127,6 +128,7 @@ class Run:
             if self.state.level + 1 == len(self.levels):
                 return
             del objective  # or it would live beside the next one
+            give_back()  # another size, and perhaps tiles, need blocks of other sizes
             following = self.state.level + 1
             photo = self.scene.at(self.levels[following].size, self.settings.style_scale).photo
             self.state = self._fresh(following, resize_to(self._picture(), photo.shape[0], photo.shape[1]))

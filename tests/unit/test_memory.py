@@ -119,6 +119,18 @@ def test_runs_at_several_sizes_do_not_pile_up() -> None:
             assert used + kept <= most * 9 / 8 + 4 * 2 * MB
 
 
+def test_what_is_held_is_measured_anew_after_giving_back() -> None:
+    """Large work must not leave more room than small work that follows needs."""
+    with memory.reuse():
+        large = memory.empty((200 * MB,), "uint8")
+        del large
+        memory.give_back()
+        for size in range(10 * MB, 30 * MB, MB):
+            a = memory.empty((size,), "uint8")
+            del a
+        assert memory.usage().kept <= 30 * MB * 9 / 8 + 2 * MB
+
+
 def test_the_longest_unused_goes_first() -> None:
     old, between, new = (
         memory.empty((40 * MB,), "uint8") for _ in range(3)

@@ -61,6 +61,19 @@ def test_the_peak_is_as_planned(size: int, options: dict[str, Any]) -> None:
     assert 0.9 < planned / peak < 1.1
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+def test_a_limit_is_kept_from_the_smallest_size_to_the_largest() -> None:
+    """Sizes that are seen whole leave nothing that the tiles of the last one would be on top of."""
+    limit = 375 << 20
+    options = {"optimizer": "adam", "start_size": 512, "steps": 1, "memory": limit}
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, "724", repr(options)], capture_output=True, text=True, check=True
+    )
+    planned, peak = map(int, done.stdout.split())
+    assert planned <= limit
+    assert peak <= limit
+
+
 def test_less_memory_takes_slower_ways(net: models.VGG) -> None:
     settings, shape = Settings(optimizer="adam"), (1500, 2000, 3)
     needs = [sum(parts(net, settings, way, shape, shape, [shape]).values()) for way in ways()]
