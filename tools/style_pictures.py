@@ -43,10 +43,10 @@ def variants(photo: str, painting: str, options: dict[str, dict[str, Any]]) -> l
 def weights() -> list[Cell]:
     """How strong the style is, and how smooth the picture."""
     return variants("coffee", "swirl", {
-        "--style-weight 2e-4": {"style_weight": 2e-4},
+        "--style-weight 3e-6": {"style_weight": 3e-6},
+        "--style-weight 3e-5": {"style_weight": 3e-5},
         "2e-3 (default)": {},
-        "--style-weight 2e-2": {"style_weight": 2e-2},
-        "--tv-weight 10": {"tv_weight": 10.0},
+        "--tv-weight 3e6": {"tv_weight": 3e6},
     })  # fmt: skip
 
 
