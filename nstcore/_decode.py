@@ -31,13 +31,14 @@ _TIFF_BITS_PER_SAMPLE, _TIFF_SAMPLE_FORMAT, _TIFF_SIGNED = 258, 339, 2
 CheckPixels = Callable[[str, tuple[int, int]], None]
 
 
-def read(source: Source, max_pixels: int, check_pixels: CheckPixels) -> NDArray[Any]:
+def read(source: Source, max_pixels: int, check_pixels: CheckPixels, background: str = "white") -> NDArray[Any]:
     """Decode a path, file object or Pillow image, upright and in sRGB.
 
     Args:
         source: what `images.load` was given, arrays excepted.
         max_pixels: the limit that Pillow's own checks are held to meanwhile.
         check_pixels: called with a name for messages and `(height, width)` before anything is decoded.
+        background: what transparency is laid over.
 
     Returns:
         uint8 `(h, w, 3)`, or for deep grey pictures float32 `(h, w)` in [0, 1].
@@ -46,17 +47,17 @@ def read(source: Source, max_pixels: int, check_pixels: CheckPixels) -> NDArray[
 
     if isinstance(source, Image.Image):
         name = os.fspath(getattr(source, "filename", "")) or "the picture"
-        return _decode(source, str(name), max_pixels, check_pixels)
+        return _decode(source, str(name), max_pixels, check_pixels, background)
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
         with _open_path(name) as stream, _open(stream, name, max_pixels) as picture:
-            return _decode(picture, name, max_pixels, check_pixels)
+            return _decode(picture, name, max_pixels, check_pixels, background)
     if not hasattr(source, "read"):
         kinds = "a path, a file object, a Pillow image or a NumPy array"
         raise DTypeError(f"[image] expects {kinds}, got {type(source).__name__}")
     name = str(getattr(source, "name", "the file object"))
     with _open(source, name, max_pixels) as picture:
-        return _decode(picture, name, max_pixels, check_pixels)
+        return _decode(picture, name, max_pixels, check_pixels, background)
 
 
 def _open_path(name: str) -> io.BufferedReader:
@@ -86,7 +87,9 @@ def _open(stream: Any, name: str, max_pixels: int) -> Image.Image:
             raise ImageError(f"[image] {name} is not a picture of a known kind ({known})") from None
 
 
-def _decode(picture: Image.Image, name: str, max_pixels: int, check_pixels: CheckPixels) -> NDArray[Any]:
+def _decode(
+    picture: Image.Image, name: str, max_pixels: int, check_pixels: CheckPixels, background: str
+) -> NDArray[Any]:
     """Pixels of an opened picture, turned the way its EXIF entry says."""
     check_pixels(name, (picture.height, picture.width))
     with _damage_as_image_error(name, max_pixels):
@@ -98,7 +101,7 @@ def _decode(picture: Image.Image, name: str, max_pixels: int, check_pixels: Chec
         if picture.mode[0] in "IF":
             pixels = _deep_grey(picture, name)
         else:
-            pixels = np.asarray(_over_white(picture, name))
+            pixels = np.asarray(_opaque(picture, name, background))
     return _upright(pixels, orientation)
 
 
@@ -163,7 +166,7 @@ def _depth(picture: Image.Image) -> tuple[int, bool]:
     return int(tags.get(_TIFF_BITS_PER_SAMPLE, (16,))[0]), signed
 
 
-def _over_white(picture: Image.Image, name: str) -> Image.Image:
+def _opaque(picture: Image.Image, name: str, background: str) -> Image.Image:
     """An 8-bit picture of any mode as opaque sRGB."""
     from PIL import Image
 
@@ -176,12 +179,13 @@ def _over_white(picture: Image.Image, name: str) -> Image.Image:
         colour = picture
     else:
         # By way of RGBA, since Pillow warns of palettes with graded transparency otherwise.
-        colour = picture.convert("RGBA" if picture.has_transparency_data else "RGB").convert("RGB")
+        colour = picture.convert("RGBA") if picture.has_transparency_data else picture
+        colour = colour if colour.mode == "RGB" else colour.convert("RGB")
     colour = _to_srgb(colour, profile, name)
     if not picture.has_transparency_data:
         return colour
     opacity = picture.convert("RGBA").getchannel("A")
-    return Image.composite(colour, Image.new("RGB", colour.size, "white"), opacity)
+    return Image.composite(colour, Image.new("RGB", colour.size, background), opacity)
 
 
 def _to_srgb(picture: Image.Image, profile: bytes | None, name: str) -> Image.Image:
@@ -189,7 +193,7 @@ def _to_srgb(picture: Image.Image, profile: bytes | None, name: str) -> Image.Im
     from PIL import ImageCms
 
     if profile is None and picture.mode != "LAB":
-        return picture.convert("RGB")
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
     try:
         source = _profile(profile)
         needed = _PROFILE_MODES.get(source.profile.xcolor_space)

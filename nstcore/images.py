@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 FloatImage = NDArray[np.float32]
 
 MAX_PIXELS = 100_000_000
+# Of the files of a folder that are taken for pictures.
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".ppm", ".pgm", ".jp2", ".avif", ".heic")
+)
 # Suffix -> Pillow's name of the format and the longest side that the format can hold.
 _OUTPUT_FORMATS = {
     ".jpg": ("JPEG", 65_500),
@@ -71,7 +75,18 @@ def load_within(source: Source, size: int | None, *, max_pixels: int = MAX_PIXEL
     return _load(source, size, False, 1, max_pixels)
 
 
-def _load(source: Source, size: int | None, enlarge: bool, min_side: int, max_pixels: int) -> FloatImage:
+def load_over_black(source: Source, *, max_pixels: int = MAX_PIXELS) -> FloatImage:
+    """As `load`, but transparency is laid over black: for masks, in which black and transparent mean the same.
+
+    >>> load_over_black(np.uint8([[[255, 255, 255, 0], [255, 255, 255, 255]]]))[0, :, 0].tolist()
+    [0.0, 1.0]
+    """
+    return _load(source, None, True, 1, max_pixels, "black")
+
+
+def _load(
+    source: Source, size: int | None, enlarge: bool, min_side: int, max_pixels: int, background: str = "white"
+) -> FloatImage:
     for option, value in (("size", size), ("min_side", min_side), ("max_pixels", max_pixels)):
         if value is not None:
             _check_positive(option, value)
@@ -83,9 +98,9 @@ def _load(source: Source, size: int | None, enlarge: bool, min_side: int, max_pi
     if isinstance(source, np.ndarray):
         _check_picture_array("image", source, channels=(1, 3, 4))
         check("the array", source.shape[:2])
-        pixels = _blend_array(source)
+        pixels = _blend_array(source, 1.0 if background == "white" else 0.0)
     else:
-        pixels = _decode.read(source, max_pixels, check)
+        pixels = _decode.read(source, max_pixels, check, background)
     if size is not None and (enlarge or max(pixels.shape[:2]) > size):
         pixels = _resize_to(pixels, *_fitted(pixels.shape[:2], size))
     result = _unit_floats(pixels).astype(np.float32, copy=pixels is source)
@@ -274,7 +289,7 @@ def _unit_floats(array: NDArray[Any]) -> NDArray[np.floating[Any]]:
     return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
 
 
-def _blend_array(array: NDArray[Any]) -> NDArray[Any]:
+def _blend_array(array: NDArray[Any], background: float = 1.0) -> NDArray[Any]:
     """A caller's array as `(h, w)` or `(h, w, 3)`, its opacity used up on white."""
     if array.ndim == 3 and array.shape[2] == 1:
         return array[:, :, 0]
@@ -282,7 +297,7 @@ def _blend_array(array: NDArray[Any]) -> NDArray[Any]:
         return array
     floats = _unit_floats(array)
     opacity = floats[:, :, 3:]
-    return np.asarray(np.minimum(floats[:, :, :3] * opacity + (1 - opacity), 1))
+    return np.asarray(np.minimum(floats[:, :, :3] * opacity + background * (1 - opacity), 1))
 
 
 def _check_positive(option: str, value: int) -> None:

@@ -114,7 +114,7 @@ def check_output(output: Path, inputs: Iterable[Path], folder: Path | None = Non
         return
     if output.exists():
         check(output, inputs=(folder / name for name in names))
-    from nstcore.visualize.pictures import SUFFIXES
+    from nstcore.images import SUFFIXES
 
     if output.suffix.lower() in SUFFIXES and Path(os.path.realpath(folder)) in Path(os.path.realpath(output)).parents:
         raise OutputError(

@@ -14,14 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 
 @contextmanager
 def bar(steps: int, quiet: bool = False, label: str = "painting") -> Iterator[Callable[[Any], None]]:
-    """A bar on standard error; the function that it gives takes the `HistoryRow` of each step."""
+    """A bar on standard error; the function that it gives takes the `Progress` of each step."""
     console = Console(stderr=True, quiet=quiet)
     if not console.is_terminal:
         yield _lines(console, steps)
         return
     with Progress(*_columns("words"), console=console, expand=True) as progress:
         task = progress.add_task(label, total=steps, words="")
-        yield lambda row: progress.update(task, completed=row.step, words=costs(row))
+        yield lambda now: progress.update(task, completed=now.row.step, total=now.steps, words=costs(now.row))
 
 
 def _columns(*fields: str) -> tuple[ProgressColumn, ...]:
@@ -40,9 +40,10 @@ def _lines(console: Console, steps: int) -> Callable[[Any], None]:
     """Where no bar can be drawn (a log, a pipe): about ten lines in all."""
     every = max(1, steps // 10)
 
-    def show(row: Any) -> None:
-        if row.step % every == 0 or row.step in (1, steps):
-            console.print(f"step {row.step}/{steps}  {costs(row)}  {row.seconds:.1f} s", highlight=False)
+    def show(now: Any) -> None:
+        row = now.row
+        if row.step % every == 0 or row.step in (1, now.steps):
+            console.print(f"step {row.step}/{now.steps}  {costs(row)}  {row.seconds:.1f} s", highlight=False)
 
     return show
 

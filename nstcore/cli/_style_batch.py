@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from nstcore._text import printable
 from nstcore.cli import _progress, _stop
 from nstcore.cli._style_job import Job, Options
 from nstcore.errors import ArgumentError
 from nstcore.style.settings import Settings
 
 ONE_ONLY = ("checkpoint", "resume", "history", "plot", "save_every", "film", "film_every", "plan")
-DEFAULT_OUTPUT, DEFAULT_FOLDER = Path("out.png"), Path("styled")
+DEFAULT_FOLDER = Path("styled")
 
 
 def is_batch(content: Path) -> bool:
     """Whether a folder or a pattern is meant rather than one file."""
-    return content.is_dir() or (not content.exists() and glob.has_magic(str(content)))
+    return os.path.isdir(content) or (not os.path.exists(content) and glob.has_magic(str(content)))
 
 
 def run(options: Options, settings: Settings) -> int:
@@ -38,11 +40,12 @@ def run(options: Options, settings: Settings) -> int:
 
     def done(photo: Path, picture: Path, result: Any) -> None:
         if not options.as_json:
-            print(f"{picture}: {report.sentence(report.summary(result))}")  # not echo, which would write into the bar
+            line = f"{picture}: {report.sentence(report.summary(result))}"
+            print(printable(line))  # not echo, which would write into the bar
 
-    with _progress.each(lambda i: f"{i + 1}/{len(photos)} {photos[i]}", quiet=options.as_json) as show:
+    with _progress.each(lambda i: printable(f"{i + 1}/{len(photos)} {photos[i]}"), quiet=options.as_json) as show:
         found = transfer_folder(
-            photos, options.styles, DEFAULT_FOLDER if options.output == DEFAULT_OUTPUT else options.output,
+            photos, options.styles, options.output or DEFAULT_FOLDER,
             net=Job(options, settings).network(), done=done, start=options.start, max_pixels=options.max_pixels,
             callback=lambda photo, progress: show(places[photo], progress.steps, progress.row),
             regions=options.region or None, style_masks=options.style_mask or None,
@@ -57,8 +60,8 @@ def _told(options: Options, found: Any, count: int) -> int:
         failures = {str(photo): reason for photo, reason in found.failures.items()}
         typer.echo(json.dumps({"painted": painted, "failures": failures, "stopped": found.stopped}, indent=2))
     for photo, reason in found.failures.items():
-        typer.echo(f"failed: {photo}: {reason}", err=True)
+        typer.echo(printable(f"failed: {photo}: {reason}"), err=True)
     if not options.as_json:
         stopped = f"{found.stopped}: " if found.stopped else ""
-        typer.echo(f"{stopped}{len(found.painted)} of {count} photographs painted into {found.folder}")
+        typer.echo(printable(f"{stopped}{len(found.painted)} of {count} photographs painted into {found.folder}"))
     return _stop.code() if found.stopped else 1 if found.failures else 0

@@ -16,7 +16,7 @@ from nstcore.style.settings import VIDEOS, Settings
 NOT_OF_A_CLIP = (
     "start", "checkpoint", "save_every", "film", "film_every", "history", "plot", "plan",
 )  # fmt: skip
-DEFAULT_OUTPUT, DEFAULT_CLIP = Path("out.png"), Path("out")
+DEFAULT_CLIP = Path("out")
 
 
 def run(options: Options, settings: Settings) -> int:
@@ -28,7 +28,7 @@ def run(options: Options, settings: Settings) -> int:
         raise ArgumentError(f"[style] --{given[0].replace('_', '-')} is not for --clip")
     if not options.styles:
         raise ArgumentError("[style] expects at least one painting after the clip: nst style clip.gif painting.jpg")
-    output = _default(options.content) if options.output == DEFAULT_OUTPUT else options.output
+    output = _default(options.content) if options.output is None else options.output
     job = Job(options, settings)
     per_frame = {True: job.steps, False: options.frame_steps}
 

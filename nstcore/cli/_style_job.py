@@ -11,8 +11,10 @@ from typing import Any
 import typer
 
 from nstcore.cli import _progress, _stop
-from nstcore.errors import ArgumentError, NonFiniteError
+from nstcore.errors import ArgumentError, NonFiniteError, OutputError
 from nstcore.style.settings import Settings
+
+DEFAULT_OUTPUT = Path("out.png")
 
 
 @dataclass
@@ -21,7 +23,7 @@ class Options:
 
     content: Path
     styles: list[Path] | None
-    output: Path
+    output: Path | None
     size: int
     steps: int
     start_size: int
@@ -79,7 +81,7 @@ class Job:
 
     def __init__(self, options: Options, settings: Settings) -> None:
         self.options, self.settings = options, settings
-        self.output = options.output
+        self.output = options.output or DEFAULT_OUTPUT
         self.steps = sum(level.steps for level in settings.levels())
 
     def run(self) -> int:
@@ -87,6 +89,7 @@ class Job:
         from nstcore.style import transfer
 
         options = self.options
+        _warn_of_frames(options.content)
         self._check_outputs()
         net = self.network()
         if options.plan:
@@ -94,7 +97,7 @@ class Job:
         with _progress.bar(self.steps, quiet=options.as_json) as show:
 
             def after_step(progress: Any) -> None:
-                show(progress.row)
+                show(progress)
                 if options.save_every and progress.row.step % options.save_every == 0:
                     self._write(self._numbered(progress.row.step), progress.image)
 
@@ -106,8 +109,9 @@ class Job:
                     film=options.film, film_every=options.film_every, max_pixels=options.max_pixels,
                     **{name: getattr(self.settings, name) for name in Settings.names()},
                 )  # fmt: skip
-            except NonFiniteError as error:
-                self._finish(error.result)
+            except (NonFiniteError, OutputError) as error:
+                if error.result is not None:  # the picture is not to be lost with the film or the checkpoint
+                    self._finish(error.result)
                 raise
         return self._finish(result)
 
@@ -119,6 +123,7 @@ class Job:
 
         found = plan_transfer(
             self.options.content, self.options.styles, net=net, max_pixels=self.options.max_pixels,
+            start=self.options.start, regions=self.options.region or None, style_masks=self.options.style_mask or None,
             **{name: getattr(self.settings, name) for name in Settings.names()},
         )  # fmt: skip
         typer.echo(json.dumps(asdict(found), indent=2) if self.options.as_json else "\n".join(found.lines()))
@@ -207,3 +212,18 @@ class Job:
             if result.stopped == "interrupted" and options.saved:
                 typer.echo(f"to continue, give the same command with --resume {options.saved}")
         return _stop.code() if result.stopped == "interrupted" else 0
+
+
+def _warn_of_frames(content: Path) -> None:
+    """Say that an animation has more than the frame that is painted."""
+    from PIL import Image
+
+    from nstcore.cli import print_warning
+
+    try:
+        with Image.open(content) as picture:
+            frames = getattr(picture, "n_frames", 1)
+    except Exception:  # whatever is wrong with it is told when it is read
+        return
+    if frames > 1 and picture.format in ("GIF", "WEBP", "PNG"):
+        print_warning(f"{content} has {frames} frames, of which the first is painted; --clip paints all")

@@ -106,9 +106,7 @@ def _defaults(folder: Path, content: Any, style: Any, settings: Settings) -> tup
     from nstcore.style import transfer
 
     with _progress.bar(sum(level.steps for level in settings.levels()), label="defaults") as show:
-        result = transfer(
-            content, style, size=settings.size, steps=settings.steps, callback=lambda progress: show(progress.row)
-        )
+        result = transfer(content, style, size=settings.size, steps=settings.steps, callback=show)
     save(folder / "result.png", result.image)
     save(folder / "sheet.jpg", _side_by_side([content, style, result.image]))
     figures = [
@@ -134,7 +132,7 @@ def _white_noise(folder: Path, content: Any, style: Any) -> tuple[str, bool]:
     with _progress.bar(NOISE_STEPS, label="white noise") as show:
 
         def after_step(progress: Any) -> None:
-            show(progress.row)
+            show(progress)
             if progress.row.step in SNAPSHOTS:
                 snapshots[progress.row.step] = progress.image
 

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from nstcore.cli import _style_batch, _style_clip
 from nstcore.cli._style_job import Job, Options
 from nstcore.errors import ArgumentError
-from nstcore.style.settings import FRAME_STEPS, STILL_WEIGHT, VIDEOS, Settings
+from nstcore.style.settings import FRAME_STEPS, STILL_WEIGHT, VIDEOS, Memory, Settings
 
 _D = Settings()
+_OUTPUT = (
+    "Picture (.png, .jpg, .webp; default out.png). Of a folder: a folder (styled). "
+    "Of a clip: .gif, .webp, .mp4, or a folder (as the clip: out.gif, …)."
+)
 _LAYERS = "Comma-separated, each with an optional weight: conv1_1,conv4_1=0.5. Default: "
 _PARSED = ("content_layers", "style_layers", "blend", "memory")
-_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+# Options that do nothing without one of these others.
+_NEEDED = {
+    "film_every": ("film",), "checkpoint_every": ("checkpoint", "resume"), "face_weight": ("keep_face",),
+    "frame_steps": ("clip",), "still_weight": ("clip",),
+}  # fmt: skip
 
 _RESULTS = partial(typer.Option, rich_help_panel="Results")
 _SIZES = partial(typer.Option, rich_help_panel="Sizes and steps")
@@ -36,9 +47,7 @@ def _layers_option(default: Iterable[str]) -> Any:
 def style(
     content: Annotated[Path, typer.Argument(help="The photograph; or a folder of them.", show_default=False)],
     styles: Annotated[list[Path] | None, typer.Argument(help="One or more paintings.", show_default=False)] = None,
-    output: Annotated[Path, _RESULTS("-o", "--output", help="Picture to write: .png, .jpg or .webp.")] = Path(
-        "out.png"
-    ),
+    output: Annotated[Path | None, _RESULTS("-o", "--output", help=_OUTPUT)] = None,
     history: Annotated[Path | None, _RESULTS(help="Write the losses of each step: .csv")] = None,
     plot: Annotated[Path | None, _RESULTS(help="Draw the losses: .png, .jpg or .webp")] = None,
     as_json: Annotated[bool, _RESULTS("--json", help="Print a summary as JSON.")] = False,
@@ -87,6 +96,7 @@ def style(
 
 
 def _run(options: Options) -> int:
+    _check_needed(options)
     settings = Settings(
         **{name: getattr(options, name) for name in Settings.names() if name not in _PARSED}
         | {
@@ -106,12 +116,24 @@ def _run(options: Options) -> int:
 
 
 def _memory(text: str) -> Any:
-    """``1G``, ``800M`` or a number of bytes; names as they are."""
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in _UNITS else (text, "")
-    try:
-        return round(float(number) * _UNITS.get(unit, 1))
-    except (ValueError, OverflowError):
+    """``1G``, ``800M``, ``1.5 GB`` or a number of bytes; names as they are."""
+    if text in get_args(Memory):
         return text
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([KMG]?)(i?B)?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise ArgumentError(f"[style] expects --memory as normal, low, or a size such as 1G or 800M; got {text!r}")
+    return round(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def _check_needed(options: Options) -> None:
+    """Refuse what would be without effect: whoever gives it expects one."""
+    for name, partners in _NEEDED.items():
+        default = inspect.signature(style).parameters[name].default
+        if getattr(options, name) != default and not any(getattr(options, partner) for partner in partners):
+            flags = " or ".join(f"--{partner.replace('_', '-')}" for partner in partners)
+            raise ArgumentError(f"[style] --{name.replace('_', '-')} is without effect unless {flags} is given")
+    if options.start and options.init != _D.init:
+        raise ArgumentError("[style] expects --start or --init, got both")
 
 
 def _layers(option: str, text: str) -> dict[str, float]:

@@ -16,7 +16,6 @@ from nstcore.errors import ArgumentError, ImageError, ShapeError
 from nstcore.faces.squares import middle_square
 
 Array = NDArray[Any]
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +82,7 @@ def _listed(root: Path) -> dict[Path, list[Path]]:
         inside = sorted(p for p in root.iterdir() if not p.name.startswith("."))
         classes = [p for p in inside if p.is_dir()]
         if not classes:
-            loose = sum(p.suffix.lower() in SUFFIXES for p in inside)
+            loose = sum(p.suffix.lower() in images.SUFFIXES for p in inside)
             found = f"no folder in it, and {loose} photograph{'' if loose == 1 else 's'} side by side"
             raise ArgumentError(f"[train] {root}: expects a folder of photographs for each class, got {found}")
         return {c: sorted(p for p in c.iterdir() if _is_picture(p)) for c in classes}
@@ -92,7 +91,7 @@ def _listed(root: Path) -> dict[Path, list[Path]]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _check_classes(

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nstcore.errors import ArgumentError, NonFiniteError, NstError, OutputError
+from nstcore.errors import ArgumentError, NstError, OutputError
 from nstcore.files import PathLike, check_output
-from nstcore.images import load, save
+from nstcore.images import SUFFIXES, load, save
 from nstcore.models.vgg import VGG, vgg16
 from nstcore.style.result import Progress, Result
 from nstcore.style.settings import SMALLEST
 from nstcore.style.transfer import as_list, settings_of, transfer
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}  # of photographs in a folder
+OF_A_SCENE = ("start", "regions", "style_masks")  # options of `transfer` that are pictures
 
 
 @dataclass
@@ -48,44 +48,43 @@ def transfer_folder(
 ) -> BatchResult:
     """Paint many photographs in the style of `styles`, as `transfer` does one: photos/a.jpg becomes output/a.png.
 
-    photos: a folder, a pattern (``"photos/*.jpg"``), or paths. output: a folder, made where there is none. Of two
-    photographs whose names differ in the suffix alone, the pictures are a-jpg.png and a-png.png.
+    photos: a folder (its pictures, not those in folders inside of it), a pattern (``"photos/*.jpg"``, or
+    ``"photos/**/*.jpg"``), or paths. output: a folder, made where there is none. Of two photographs whose names differ
+    in the suffix alone, the pictures are a-jpg.png and a-png.png; of the same name, a-jpg.png and a-jpg-2.png.
     callback: called after each step with the photograph and a `Progress`; done: after each photograph, with its
     picture. options: as of `transfer`, but those that name a file of one run (checkpoint, resume, film).
-    A photograph that fails is told in the result and the rest is painted; when its loss stops being a number, the last
-    good picture is written too. Ctrl-C writes what is reached of the one that is being painted.
+    A photograph that fails is told in the result, and the rest is painted. Ctrl-C leaves the one that is being painted
+    out: what is in the folder is finished.
 
-    Raises `ArgumentError` for options that mean nothing and where there is no photograph, `OutputError` for a folder
-    that cannot be.
+    Raises `ArgumentError` for options that mean nothing and where there is no photograph, `ImageError` for paintings
+    that cannot be read, `OutputError` for a folder that cannot be, or in which a picture would replace an input.
     """
     for name in ("checkpoint", "checkpoint_every", "resume", "film", "film_every"):
         if name in options:
             raise ArgumentError(f"[style] {name} is for one photograph, not for a folder of them")
-    of_a_run = {"start", "regions", "style_masks"}
-    settings = settings_of({name: value for name, value in options.items() if name not in of_a_run})
-    many = as_list(styles)
+    settings = settings_of({name: value for name, value in options.items() if name not in OF_A_SCENE})
+    many, found = as_list(styles), photographs(photos)
     settings.blend_shares(len(many))
-    inputs = [x for x in (*many, options.get("start")) if isinstance(x, (str, Path))]
+    network = net or vgg16(pooling=settings.pooling)
+    network.check_layers([*settings.content_shares, *settings.style_shares])
     longer = max(SMALLEST, round(settings.size * settings.style_scale))
     paintings = [load(x, size=longer, max_pixels=max_pixels, min_side=SMALLEST) for x in many]
-    network = net or vgg16(pooling=settings.pooling)
+    others = [x for name in OF_A_SCENE for x in as_list(options.get(name) or [None])]
+    targets = _targets(found, Path(output), [*found, *many, *others])
     result = BatchResult(_folder(output))
-    targets = _targets(photographs(photos), result.folder)
     for photo, picture in targets.items():
         step = None if callback is None else (lambda progress, photo=photo: callback(photo, progress))
         try:
-            check_output(picture, inputs=[photo, *inputs])
+            check_output(picture)
             one = transfer(photo, paintings, net=network, callback=step, max_pixels=max_pixels, **options)
+            if one.stopped != "interrupted":
+                save(picture, one.image)
         except KeyboardInterrupt:
             result.stopped = "interrupted"
             return result
         except (NstError, MemoryError) as error:
-            result.failures[photo] = str(error) or "out of memory"
-            if isinstance(error, NonFiniteError) and isinstance(error.result, Result):
-                save(picture, error.result.image)
+            result.failures[photo] = str(error) if isinstance(error, NstError) else "the memory does not suffice"
             continue
-        if one.history:
-            save(picture, one.image)
         if one.stopped == "interrupted":
             result.stopped = one.stopped
             return result
@@ -102,23 +101,29 @@ def photographs(photos: PathLike | Iterable[PathLike]) -> list[Path]:
         if not found:
             raise ArgumentError("[style] expects photographs, got none")
         return found
-    if Path(photos).is_dir():
-        found = sorted(path for path in Path(photos).iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if os.path.isdir(photos):
+        found = sorted(path for path in Path(photos).iterdir() if _is_picture(path))
         if not found:
-            raise ArgumentError(f"[style] {photos} is a folder without pictures")
+            raise ArgumentError(f"[style] {photos} is a folder without pictures ({', '.join(sorted(SUFFIXES))})")
         return found
     if os.path.exists(photos) or not glob.has_magic(str(photos)):
         return [Path(photos)]
-    found = sorted(path for path in map(Path, glob.glob(str(photos))) if path.is_file())
+    found = sorted(path for path in map(Path, glob.glob(str(photos), recursive=True)) if not path.is_dir())
     if not found:
         raise ArgumentError(f"[style] expects photographs, got nothing for {photos}")
     return found
 
 
+def _is_picture(path: Path) -> bool:
+    """Whether the name is that of a picture; a link to nothing is one, which fails and is told."""
+    named = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return named and (path.is_file() or path.is_symlink())
+
+
 def _folder(output: PathLike) -> Path:
     folder = Path(output)
-    if folder.suffix or (folder.exists() and not folder.is_dir()):
-        raise ArgumentError(f"[style] expects a folder for several photographs, got {folder}")
+    if not folder.is_dir() and (folder.suffix or folder.exists()):
+        raise OutputError(f"[output] expects a folder for several photographs, got {folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -126,13 +131,25 @@ def _folder(output: PathLike) -> Path:
     return folder
 
 
-def _targets(photos: list[Path], folder: Path) -> dict[Path, Path]:
-    """The picture that each photograph becomes; no two the same."""
+def _targets(photos: list[Path], folder: Path, inputs: list[Any]) -> dict[Path, Path]:
+    """The picture that each photograph becomes: no two the same, and none that is read."""
     stems, targets, taken = Counter(photo.stem for photo in photos), {}, set[str]()
+    read = {_identity(x) for x in inputs if isinstance(x, (str, os.PathLike))} - {None}
     for photo in photos:
         name = photo.stem if stems[photo.stem] == 1 else photo.name.replace(".", "-")
         while name.casefold() in taken:
             name += "-2"
         taken.add(name.casefold())
         targets[photo] = folder / f"{name}.png"
+        if _identity(targets[photo]) in read:
+            raise OutputError(f"[output] {targets[photo]} is an input; choose another folder")
     return targets
+
+
+def _identity(path: Any) -> tuple[int, int] | None:
+    """What is the same for all names and links of one file, or None where there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino

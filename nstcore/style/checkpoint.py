@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,23 @@ from nstcore.files import PathLike, atomic_write
 from nstcore.models.vgg import VGG
 from nstcore.style.result import HistoryRow
 from nstcore.style.scene import Scene, digest
-from nstcore.style.settings import Settings
+from nstcore.style.settings import LBFGS_HISTORY, Settings
 from nstcore.weights import archive, npy
 
 Array = NDArray[Any]
 
 FORMAT, FORMAT_VERSION = "nstcore-style-run", 1
 COLUMNS = ("step", "seconds", "total", "content", "tv", "size")
+LARGEST_STATE = archive.MAX_FILE_BYTES - (1 << 20)
 ANY_MEMORY = "memory"  # the one option that a run may continue with another value of
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a run is. optimizer: the optimiser's ``state_dict``, empty before the first step of a size."""
+    """Where a run is. optimizer: the optimiser's ``state_dict``, empty before the first step of a size.
+
+    finished: whether no step is left.
+    """
 
     level: int
     done: int
@@ -44,6 +49,7 @@ class Snapshot:
     optimizer: Mapping[str, Any]
     history: list[HistoryRow]
     seconds: float
+    finished: bool = False
 
 
 def identity(network: VGG, scene: Scene, settings: Settings) -> dict[str, Any]:
@@ -61,6 +67,11 @@ def identity(network: VGG, scene: Scene, settings: Settings) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    """The value as JSON has it: numbers of NumPy as those of Python, also within lists and dicts."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -80,10 +91,10 @@ def save(path: PathLike, made_with: Mapping[str, Any], state: Snapshot) -> None:
     }
     facts = {
         "format": FORMAT, "format_version": FORMAT_VERSION, "made_with": made_with, "columns": columns,
-        "level": state.level, "done": state.done, "seconds": state.seconds,
+        "level": state.level, "done": state.done, "seconds": state.seconds, "finished": state.finished,
     }  # fmt: skip
     arrays["meta"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    if sum(a.nbytes for a in arrays.values()) > archive.MAX_FILE_BYTES - (1 << 20):
+    if sum(a.nbytes for a in arrays.values()) > LARGEST_STATE:
         raise CheckpointError("[checkpoint] the state of lbfgs is over 2 GB at this size; --optimizer adam has a tenth")
     members = []
     for key, a in arrays.items():
@@ -93,24 +104,32 @@ def save(path: PathLike, made_with: Mapping[str, Any], state: Snapshot) -> None:
     atomic_write(path, lambda stream: archive.write_members(stream, members))
 
 
+def check_fits(shape: tuple[int, ...], itemsize: int, settings: Settings) -> None:
+    """Refuse a run that could not be saved later: L-BFGS has gradient, picture and 20 more like it."""
+    pictures, hint = (2 * LBFGS_HISTORY + 2, "; adam has a fifth of it") if settings.optimizer == "lbfgs" else (4, "")
+    if pictures * 3 * shape[0] * shape[1] * itemsize > LARGEST_STATE:
+        raise CheckpointError(
+            f"[checkpoint] {shape[1]}x{shape[0]} pixels: the state of {settings.optimizer} would be over 2 GB{hint}"
+        )
+
+
+def check_free(path: PathLike) -> None:
+    """Refuse to begin a run that would be saved over something else than a finished run."""
+    if not os.path.lexists(path):
+        return
+    facts, _ = _read(path, "checkpoint", only=("meta",))
+    if facts.get("finished") is not True:
+        raise CheckpointError(
+            f"[checkpoint] {path} holds a run that is not finished: go on with resume, or remove the file"
+        )
+
+
 def load(path: PathLike, made_with: Mapping[str, Any]) -> Snapshot:
     """Read a checkpoint of the run that `made_with` describes.
 
     Raises `CheckpointError` with the reason: missing, damaged, or of another version, network, picture or setting.
     """
-    try:
-        with open(path, "rb") as file:
-            arrays = {key: npy.parse(block) for key, block in archive.read_members(file).items()}
-        facts = json.loads(bytes(arrays["meta"]))
-        if facts["format"] != FORMAT:
-            raise ValueError("is not one")
-    except FileNotFoundError:
-        raise CheckpointError(f"[resume] {path}: there is no such file") from None
-    except OSError as error:
-        raise CheckpointError(f"[resume] {path} cannot be read: {error.strerror or error}") from error
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        reason = " ".join(str(part) for part in error.args)
-        raise CheckpointError(f"[resume] {path} is no checkpoint of a style transfer, or damaged: {reason}") from error
+    facts, arrays = _read(path, "resume")
     _check(path, facts, made_with)
     try:
         return _snapshot(facts, arrays)
@@ -118,8 +137,26 @@ def load(path: PathLike, made_with: Mapping[str, Any]) -> Snapshot:
         raise CheckpointError(f"[resume] {path} is damaged: {error}") from error
 
 
+def _read(path: PathLike, step: str, only: Container[str] | None = None) -> tuple[dict[str, Any], dict[str, Array]]:
+    """What the file says of itself, and its arrays; `CheckpointError`, which begins with `step`, if it is none."""
+    try:
+        with open(path, "rb") as file:
+            arrays = {key: npy.parse(block) for key, block in archive.read_members(file, only).items()}
+        facts = json.loads(bytes(arrays["meta"]))
+        if facts["format"] != FORMAT:
+            raise ValueError("is not one")
+    except FileNotFoundError:
+        raise CheckpointError(f"[{step}] {path}: there is no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"[{step}] {path} cannot be read: {error.strerror or error}") from error
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(part) for part in error.args)
+        raise CheckpointError(f"[{step}] {path} is no checkpoint of a style transfer, or damaged: {reason}") from error
+    return facts, arrays
+
+
 def _snapshot(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> Snapshot:
-    columns, table = facts["columns"], arrays["history"]
+    columns, table = [str(name) for name in facts["columns"]], arrays["history"]
     if table.ndim != 2 or table.shape[1] != len(columns) or tuple(columns[: len(COLUMNS)]) != COLUMNS:
         raise ValueError(f"a history of shape {table.shape}")
     kinds = [name.split(" ", 1) for name in columns[len(COLUMNS) :]]

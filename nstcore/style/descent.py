@@ -9,7 +9,7 @@ import numpy as np
 
 from nstcore import optim
 from nstcore.autograd import Tensor
-from nstcore.style.settings import Settings
+from nstcore.style.settings import LBFGS_HISTORY, Settings
 
 ADAM_RATE, DESCENT_RATE = 0.02, 0.02  # pixels, of a range of 1, that the first step moves at most
 
@@ -21,9 +21,9 @@ def optimizer_for(pixels: Tensor, settings: Settings, everywhere: bool = True) -
     its frequencies, though that would end sooner.
     """
     if settings.optimizer == "lbfgs" and not everywhere:
-        return optim.LBFGS([pixels])
+        return optim.LBFGS([pixels], LBFGS_HISTORY)
     if settings.optimizer == "lbfgs":
-        return optim.LBFGS([pixels], scaling=optim.SpectralScaling(pixels.shape[1:]))
+        return optim.LBFGS([pixels], LBFGS_HISTORY, scaling=optim.SpectralScaling(pixels.shape[1:]))
     if settings.optimizer == "adam":
         return optim.Adam([pixels], settings.learning_rate or ADAM_RATE)
     return Descent([pixels], settings.learning_rate or DESCENT_RATE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 View = tuple[float, float, tuple[float, float], bool]
 
-MIN_SIZE = 24  # pixels of the smallest face that is looked for; a smaller one has no features to keep
+MIN_SIZE = 24  # pixels of the smallest face that is looked for
 SEARCHED = 1024  # longer side of the picture in which faces are looked for
 MOST = 16  # faces, the largest
 #: how a chip is turned (degrees), scaled, moved (parts of its side), and whether it is mirrored. The detector finds the
@@ -45,7 +45,10 @@ class Faces:
 
     @classmethod
     def of(cls, photo: Array, painted: Array, dtype: DTypeLike = np.float32) -> Faces | None:
-        """Those of `photo` (h, w, 3), encoded as in `painted`, the same in the colours of the run; None without any."""
+        """Those of `photo` (h, w, 3), encoded as in `painted`, the same in the colours of the run; None without any.
+
+        The more pixels the photograph has (up to 1024), the better they are known; the run may be at a smaller size.
+        """
         found = detect(photo, min_size=MIN_SIZE, max_side=SEARCHED, max_faces=MOST)
         height, width = photo.shape[:2]
         found = [face for face in found if _covers(_window(face, (height, width)))]
@@ -60,6 +63,12 @@ class Faces:
         net.to(current_backend())
         encodings = net.encode(align(painted, found).astype(dtype))
         return cls(found, photo.shape, encodings, net, encoder.calibration.threshold)
+
+    def clear(self, photo: Array) -> Faces | None:
+        """Those that the photograph is recognised by at the size of `photo`; None where there is none."""
+        kept = [i for i, distance in enumerate(self.distances(photo)) if distance <= self.threshold]
+        faces = [self.faces[i] for i in kept]
+        return replace(self, faces=faces, encodings=self.encodings[kept]) if kept else None
 
     def distances(self, picture: Array) -> list[float]:
         """How far each face of a picture (h, w, 3) in [0, 1] is from the photograph's."""
@@ -80,9 +89,9 @@ class Faces:
 
         Others are left out: those that the photograph itself, so small, would not be recognised by.
         """
-        clear = [i for i, distance in enumerate(self.distances(photo)) if distance <= self.threshold]
-        faces = self.at_size(photo.shape)
-        return FaceTerm([faces[i] for i in clear], self.encodings[clear], self.net, weight, photo.shape)
+        clear = self.clear(photo)
+        faces, encodings = ([], self.encodings[:0]) if clear is None else (clear.at_size(photo.shape), clear.encodings)
+        return FaceTerm(faces, encodings, self.net, weight, photo.shape)
 
 
 class FaceTerm:
@@ -127,7 +136,7 @@ class FaceTerm:
 def no_face(size: int) -> ImageError:
     """What is told when there is nothing to keep."""
     return ImageError(
-        f"[style] keep_face found no face of {MIN_SIZE} pixels or more in the photograph at size {size}; "
+        f"[style] keep_face found no face that the photograph would be recognised by at size {size}; "
         "choose a larger size, or leave it out"
     )
 

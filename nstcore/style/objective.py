@@ -131,7 +131,9 @@ class Objective:
             if source is not None:
                 mask = layer_mask(source, name).astype(a.dtype)
                 a, area = ops.mul(a, mask), squares(mask)
-            yield name, ops.gram(a) * (1.0 / area)
+            mean = ops.gram(a) * (1.0 / area)
+            del features, a  # or the layer would live through the next ones
+            yield name, mean
 
     def evaluate(self, picture: Tensor) -> Terms:
         """Costs of `picture` (1, h, w, 3), with the gradient of the total added to ``picture.grad``."""

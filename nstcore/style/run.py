@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from nstcore.style import checkpoint
 from nstcore.style.descent import optimizer_for
 from nstcore.style.extra import Combined, ExtraAt
 from nstcore.style.objective import Objective, Terms, white_noise
-from nstcore.style.plan import Way, choose
+from nstcore.style.plan import Held, Way, choose, resident
 from nstcore.style.result import HistoryRow, Progress, Result, visible
 from nstcore.style.scene import Scene
 from nstcore.style.settings import UNTIL_STEPS, Level, Settings
@@ -73,7 +74,10 @@ class Run:
         self._terms: dict[float, Terms] = {}  # by total, since a line search tries pictures that it does not keep
         self._signals = Signals()
         self._before = 0.0  # seconds of the run that this one continues
-        self.ways = [self._way(level) for level in reversed(levels)][::-1]  # the largest first: it is refused if any is
+        program = max(0, resident() - scene.nbytes)
+        self.ways = [self._way(level, program) for level in reversed(levels)][
+            ::-1
+        ]  # the largest first: it is refused if any is
         small = scene.at(levels[0].size, settings.style_scale)
         self.state = self._fresh(0, _start(small, settings))
         self._kept: Array = self.state.pixels.data.copy()  # the last picture whose loss is known to be finite
@@ -89,8 +93,12 @@ class Run:
             stopped = self._why_over()
         except KeyboardInterrupt:
             stopped = "interrupted"
-        if self.saving and stopped == "interrupted":
-            self._save()
+        if self.saving and (self.rows or not self.saving.path.exists()):
+            self._save_last()
+        return self.result(stopped)
+
+    def result(self, stopped: str | None) -> Result:
+        """What is reached, and why there is no more."""
         return Result(self.shown(), self.rows, self.settings, stopped)
 
     def restore(self, snapshot: checkpoint.Snapshot) -> None:
@@ -105,15 +113,32 @@ class Run:
                 f"expected {self.network.dtype} {(1, *photo.shape)}"
             )
         state = self._fresh(snapshot.level, snapshot.pixels[0])
+        reason = self._unfit(snapshot, state)
         try:
-            if snapshot.optimizer:
+            if snapshot.optimizer and reason is None:
                 state.optimizer.load_state_dict(snapshot.optimizer)
-        except ArgumentError as error:
-            raise CheckpointError(f"[resume] the checkpoint does not fit: {error}") from error
+        except (ArgumentError, KeyError, TypeError, ValueError) as error:
+            reason = str(error)
+        if reason is not None:
+            raise CheckpointError(f"[resume] the checkpoint is damaged: {reason}")
         state.done = snapshot.done
         state.average = None if snapshot.average is None else beside(snapshot.average.copy(), state.pixels.data)
         self.state, self._kept, self._before = state, state.pixels.data.copy(), snapshot.seconds
         self.rows = list(snapshot.history)
+
+    def _unfit(self, snapshot: checkpoint.Snapshot, state: State) -> str | None:
+        """What of a checkpoint of this run contradicts itself, or None."""
+        if not np.isfinite(snapshot.pixels).all():
+            return "its picture is not finite"
+        if (snapshot.average is None) != (state.average is None) or (
+            snapshot.average is not None and snapshot.average.shape != snapshot.pixels.shape
+        ):
+            return "its average picture is missing, or of another shape"
+        if bool(snapshot.optimizer) != (snapshot.done > 0):
+            return f"{'no' if snapshot.done else 'a'} state of the optimiser at step {snapshot.done} of the size"
+        if len(snapshot.history) < snapshot.done:
+            return f"{len(snapshot.history)} rows of history after {snapshot.done} steps"
+        return None
 
     def _all_levels(self, objectives: list[Combined]) -> None:
         while True:
@@ -144,12 +169,12 @@ class Run:
             objective = Objective(*given, replace(self.settings, memory="low" if way.low else "normal"), *masks)
         return Combined(objective, [at(scene.photo) for at in self.extras])
 
-    def _way(self, level: Level) -> Way:
+    def _way(self, level: Level, program: int) -> Way:
         """How the costs of a size are computed within the memory that there is."""
         final = self.scene.photo.shape
         scale = level.size / max(final[:2])
         shape = tuple(max(1, round(length * scale)) for length in final[:2])
-        return choose(self.network, self.settings, shape, final, [a.shape for a in self.scene.paintings])
+        return choose(self.network, self.settings, shape, Held.by(self.scene), program)
 
     def _fresh(self, level: int, picture: Array) -> State:
         start = moved(picture[None].astype(self.network.dtype), current_backend())
@@ -228,12 +253,19 @@ class Run:
         """The current picture in the colours of the result."""
         return self.finish(self._picture())
 
+    def _save_last(self) -> None:
+        """Save where the run ends; a second Ctrl-C waits, and then has nothing left to stop."""
+        with contextlib.suppress(KeyboardInterrupt), self._signals, self._signals.hold():
+            self._save()
+
     def _save(self) -> None:
         assert self.saving is not None
         state = self.state
+        give_back()  # what the costs worked in, which is more than the copies of the state that are made here
         snapshot = checkpoint.Snapshot(
             state.level, state.done, state.pixels.data, state.average,
             state.optimizer.state_dict() if state.done else {}, self.rows, self._seconds(),
+            state.level + 1 == len(self.levels) and self._level_is_over(),
         )  # fmt: skip
         checkpoint.save(self.saving.path, self.saving.made_with, snapshot)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nstcore.backend.memory import give_back
 from nstcore.errors import ArgumentError, ImageError
-from nstcore.images import load, resize, resize_to
+from nstcore.images import load, load_over_black, resize, resize_to
 from nstcore.models.vgg import VGG
 from nstcore.style import colors
 from nstcore.style.settings import SMALLEST, Settings
@@ -27,6 +30,7 @@ class Scene:
     photo: float32 (h, w, 3) in [0, 1]. paintings: likewise, of any size. start: (h, w, 3), or None.
     regions: one mask (h, w) in [0, 1] a painting, where its style goes; empty for one style everywhere.
     sources: one mask a painting, what of it counts, or None for all of it.
+    decoded: pixels of the largest picture that was read for it.
     """
 
     photo: Array
@@ -34,6 +38,7 @@ class Scene:
     start: Array | None = None
     regions: Sequence[Array] = ()
     sources: Sequence[Array | None] = ()
+    decoded: int = 0
 
     def at(self, size: int, style_scale: float) -> Scene:
         """The same, `size` pixels long, the paintings `style_scale` times as long."""
@@ -53,6 +58,12 @@ class Scene:
                 for mask, painting in zip(self.sources, paintings, strict=bool(self.sources))
             ],
         )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all pictures and masks."""
+        arrays = (self.photo, *self.paintings, self.start, *self.regions, *self.sources)
+        return sum(a.nbytes for a in arrays if a is not None)
 
     @property
     def everywhere(self) -> bool:
@@ -90,34 +101,53 @@ def read_scene(
     max_pixels: int = 100_000_000,
 ) -> Scene:
     """Read every picture at the final size; `ImageError` and `ArgumentError` for what does not fit together."""
-    if regions is not None and len(regions) != len(paintings):
-        raise ArgumentError(
-            f"[style] expects one region a painting, got {len(regions)} for {len(paintings)} painting(s)"
-        )
-    if style_masks is not None and len(style_masks) != len(paintings):
-        raise ArgumentError(
-            f"[style] expects one style mask a painting, got {len(style_masks)} for {len(paintings)} painting(s)"
-        )
+    regions, style_masks = _one_each("region", regions, paintings), _one_each("style mask", style_masks, paintings)
+    give_back()  # what earlier work left, which decoding cannot use
     photo = load(content, size=settings.size, max_pixels=max_pixels, min_side=SMALLEST)
     longer = max(SMALLEST, round(settings.size * settings.style_scale))
-    return Scene(
-        photo,
-        [load(painting, size=longer, max_pixels=max_pixels, min_side=SMALLEST) for painting in paintings],
-        None if start is None else resize_to(load(start, max_pixels=max_pixels), photo.shape[0], photo.shape[1]),
-        [_mask(f"region {i}", mask, max_pixels) for i, mask in enumerate(regions or (), 1)],
-        [
-            None if mask is None else _mask(f"style mask {i}", mask, max_pixels)
-            for i, mask in enumerate(style_masks or (), 1)
-        ],
-    )
+    shown = [load(painting, size=longer, max_pixels=max_pixels, min_side=SMALLEST) for painting in paintings]
+    masks = [_mask(f"region {i}", mask, max_pixels, photo.shape) for i, mask in enumerate(regions, 1)]
+    sources = [
+        None if mask is None else _mask(f"style mask {i}", mask, max_pixels, painting.shape)
+        for i, (mask, painting) in enumerate(zip(style_masks, shown, strict=bool(style_masks)), 1)
+    ]
+    begin = None if start is None else resize_to(load(start, max_pixels=max_pixels), photo.shape[0], photo.shape[1])
+    read = [content, *paintings, start, *regions, *style_masks]
+    return Scene(photo, shown, begin, masks, sources, max(map(_pixels, read)))
 
 
-def _mask(name: str, source: Any, max_pixels: int) -> Array:
-    """A mask as brightness (h, w) in [0, 1]; `ImageError` when nothing of it is white."""
-    bright = np.clip(colors.luminance(load(source, max_pixels=max_pixels)), 0, 1)
+def _one_each(name: str, masks: Any, paintings: Sequence[Any]) -> list[Any]:
+    """Masks as a list, one a painting or none at all."""
+    if masks is None:
+        return []
+    if isinstance(masks, (str, bytes, os.PathLike)) or not isinstance(masks, Iterable):
+        raise ArgumentError(f"[style] expects a list of masks, one a painting, got {masks!r}")
+    each = list(masks)
+    if len(each) != len(paintings):
+        raise ArgumentError(f"[style] expects one {name} a painting, got {len(each)} for {len(paintings)} painting(s)")
+    return each
+
+
+def _pixels(source: Any) -> int:
+    """How many a file has that will be decoded; 0 for what is in memory already."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not isinstance(source, (str, os.PathLike)):
+        return 0
+    try:
+        with warnings.catch_warnings(), Image.open(source) as picture:
+            return int(picture.width) * int(picture.height)
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+        return 0  # it has been read, so it is one of another kind
+
+
+def _mask(name: str, source: Any, max_pixels: int, shape: tuple[int, ...]) -> Array:
+    """A mask as brightness (h, w) in [0, 1], 0 where it is transparent; `ImageError` when nothing of it is white."""
+    bright = np.clip(colors.luminance(load_over_black(source, max_pixels=max_pixels)), 0, 1)
     if not bright.max() > 0:
         raise ImageError(f"[style] {name} is black everywhere: its style would be nowhere")
-    return bright
+    larger = bright.shape[0] > shape[0] or bright.shape[1] > shape[1]
+    return resize_to(bright, shape[0], shape[1]) if larger else bright
 
 
 def check_sides(network: VGG, settings: Settings, scene: Scene) -> int:

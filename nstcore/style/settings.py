@@ -25,6 +25,7 @@ FEWER = 0.65  # steps of a size, as a part of those of the size below: a step co
 GROWTH = math.sqrt(2.0)  # of the picture's side from one size to the next
 FRAME_STEPS, STILL_WEIGHT = 30, 3e8  # of the frames of a clip, see `nstcore.style.clip`
 VIDEOS = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi"}
+LBFGS_HISTORY = 10  # past steps that the optimiser holds, each with two arrays like the picture
 UNTIL_STEPS = 10  # over which `until` looks at the loss
 
 
@@ -110,8 +111,10 @@ class Settings:
             if name == "memory" and isinstance(self.memory, int) and not isinstance(self.memory, bool):
                 _whole("memory", self.memory, 1, 2**50)
             elif getattr(self, name) not in get_args(allowed):
+                more = ", or a number of bytes" if name == "memory" else ""
                 raise ArgumentError(
-                    f"[style] expects {name} to be one of {', '.join(get_args(allowed))}, got {getattr(self, name)!r}"
+                    f"[style] expects {name} to be one of {', '.join(get_args(allowed))}{more}, "
+                    f"got {getattr(self, name)!r}"
                 )
         self.content_shares, self.style_shares  # noqa: B018 - checked here, used later
 

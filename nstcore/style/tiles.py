@@ -236,12 +236,15 @@ class TiledObjective(Objective):
             for name, a in net.walk(Tensor(tile.cut(picture).astype(net.dtype, copy=False)), list(self._style)):
                 if tile.is_empty(name):
                     continue
-                core = a.data[tile.inside(name)].copy()
+                core = np.ascontiguousarray(a.data[tile.inside(name)])
+                del a  # or the layer would live through the next ones
                 for found, texture in zip(sums, textures, strict=True):
                     masks = texture.masks
                     seen = core if masks is None else ops.mul(core, masks[name][tile.outside(name)].astype(core.dtype))
                     part = ops.gram(seen).astype(np.float64)
                     found[name] = found[name] + part if name in found else part
+                    del seen
+                del core
         return sums
 
     def evaluate(self, picture: Tensor) -> Terms:

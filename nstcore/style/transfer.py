@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ from numpy.typing import NDArray
 
 from nstcore.backend import current_backend
 from nstcore.backend.memory import give_back, reuse
-from nstcore.errors import ArgumentError
+from nstcore.errors import ArgumentError, OutputError
 from nstcore.files import PathLike, check_output
+from nstcore.images import load_within
 from nstcore.models.vgg import VGG, vgg16
 from nstcore.ops._op import whole
 from nstcore.style import checkpoint as checkpoints
 from nstcore.style import colors
 from nstcore.style.extra import ExtraAt
 from nstcore.style.film import Film
-from nstcore.style.plan import Plan, predict
+from nstcore.style.plan import Held, Plan, predict
 from nstcore.style.result import Progress, Result
 from nstcore.style.run import Run, Saving
 from nstcore.style.scene import Scene, check_sides, narrowest, read_scene
@@ -54,15 +56,17 @@ def transfer(
     start: the picture to start from instead of `init`.
     regions: one picture a style, bright where that style goes (grey for soft edges), stretched to the photograph.
     style_masks: one picture a style, or None, bright where the painting counts.
-    checkpoint: file to save the run in every `checkpoint_every` steps and when it is interrupted; resume: such a file
-    to continue from, bit for bit; everything else as it was, or it is refused (`memory` may differ).
+    checkpoint: file to save the run in every `checkpoint_every` steps, when it is interrupted and at the end; an
+    unfinished run that is there already is not replaced. resume: such a file to continue from, bit for bit; everything
+    else as it was, or it is refused (`memory` may differ).
     film: .gif, .webp or .mp4 (which needs PyAV) to write the run to, a picture every `film_every` steps; None for about
     a hundred in all. They are as large as the result, at most 1024 pixels.
     max_pixels: largest picture that is read.
 
     Gives a `Result`; the same seed gives the same picture whatever the number of threads.
-    Raises `ImageError`, `ArgumentError`, `CheckpointError`, and `NonFiniteError` (whose ``result`` holds the last good
-    picture) when the loss stops being a number.
+    Raises `ImageError`, `ArgumentError`, `CheckpointError`, `NonFiniteError` when the loss stops being a number, and
+    `OutputError` when the film or the checkpoint cannot be written; the ``result`` of these two holds the last good
+    picture.
     Source: Gatys, Ecker, Bethge, "Image Style Transfer Using Convolutional Neural Networks", CVPR 2016; from coarse to
     fine as in Gatys et al., "Controlling Perceptual Factors in Neural Style Transfer", CVPR 2017, section 6.
     """
@@ -72,17 +76,23 @@ def transfer(
     every = whole("style", "checkpoint_every", checkpoint_every)
     if every < 1:
         raise ArgumentError(f"[style] expects checkpoint_every as a whole number from 1, got {every}")
+    if film is None and film_every is not None:
+        raise ArgumentError("[style] film_every is without effect unless film is given")
     if checkpoint is not None:
         check_output(checkpoint, inputs=[x for x in (content, *many) if isinstance(x, (str, Path))])
-    network = net or vgg16(pooling=settings.pooling)
-    network.check_layers([*settings.content_shares, *settings.style_shares])
+        if resume is None or Path(resume).resolve() != Path(checkpoint).resolve():
+            checkpoints.check_free(checkpoint)
+    network = _network(net, settings)
     scene = read_scene(content, many, settings, start, regions, style_masks, max_pixels)
     levels = settings.levels(narrowest(scene, settings), check_sides(network, settings, scene))
+    if checkpoint is not None:
+        checkpoints.check_fits(scene.photo.shape, network.dtype.itemsize, settings)
     filmed = None if film is None else Film(film, sum(level.steps for level in levels), film_every)
     made_with = checkpoints.identity(network, scene, settings) if checkpoint or resume else {}
     saving = None if checkpoint is None else Saving(Path(checkpoint), every, made_with)
     restored = None if resume is None else (lambda: checkpoints.load(resume, made_with))
-    return paint(network, scene, settings, levels, callback, saving, restored, filmed)
+    portrait = portrait_of(content, max_pixels)
+    return paint(network, scene, settings, levels, callback, saving, restored, filmed, portrait=portrait)
 
 
 def paint(
@@ -95,11 +105,15 @@ def paint(
     restored: Callable[[], checkpoints.Snapshot] | None = None,
     film: Film | None = None,
     after: Still | None = None,
+    portrait: Callable[[], Array] | None = None,
 ) -> Result:
-    """One run, of pictures that are read and checked. after: what it has in common with the frame before."""
+    """One run, of pictures that are read and checked. after: what it has in common with the frame before.
+
+    portrait: gives the photograph in more pixels, for its faces.
+    """
     colored, finish = recolored(scene, settings, None if after is None else after.first)
     network.to(current_backend())  # once, not in every step
-    faces = kept_faces(network, settings, scene.photo, colored.photo, after is not None)
+    faces = kept_faces(network, settings, scene.photo, portrait, after is not None)
     extras: list[ExtraAt] = [] if faces is None else [lambda small: faces.term(small, settings.face_weight)]
     if after is not None and after.weight and colored.start is not None:
         term = StillTerm(colored.start, after.still, after.weight)
@@ -108,7 +122,12 @@ def paint(
         run = Run(network, colored, settings, levels, callback, finish, saving, extras)
         if restored is not None:
             run.restore(restored())
-        result = run.go() if film is None else film.of(run)
+        try:
+            result = run.go() if film is None else film.of(run)
+        except OutputError as error:  # the picture is not to be lost with the film or the checkpoint
+            if run.rows:
+                error.result = run.result("stopped by an error")
+            raise
     if faces is not None:
         result.faces = faces.distances(result.image)
     return result
@@ -119,6 +138,9 @@ def plan_transfer(
     styles: Any,
     *,
     net: VGG | None = None,
+    start: Any = None,
+    regions: Sequence[Any] | None = None,
+    style_masks: Sequence[Any] | None = None,
     max_pixels: int = 100_000_000,
     **options: Any,
 ) -> Plan:
@@ -134,32 +156,55 @@ def plan_transfer(
     """
     settings, many = settings_of(options), as_list(styles)
     settings.blend_shares(len(many))
-    network = net or vgg16(pooling=settings.pooling)
-    network.check_layers([*settings.content_shares, *settings.style_shares])
-    scene = read_scene(content, many, settings, max_pixels=max_pixels)
+    network = _network(net, settings)
+    scene = read_scene(content, many, settings, start, regions, style_masks, max_pixels)
     levels = settings.levels(narrowest(scene, settings), check_sides(network, settings, scene))
-    shape, paintings = scene.photo.shape, [painting.shape for painting in scene.paintings]
+    held = Held.by(scene)
     network.to(current_backend())
-    faces = kept_faces(network, settings, scene.photo, scene.photo)
+    faces = kept_faces(network, settings, scene.photo, portrait_of(content, max_pixels))
     term = None if faces is None else faces.term(scene.photo, settings.face_weight)
     del scene
-    return predict(network, settings, shape, paintings, levels, term)
+    return predict(network, settings, held, levels, term)
 
 
-def kept_faces(network: VGG, settings: Settings, photo: Array, painted: Array, lenient: bool = False) -> Any:
+def portrait_of(content: Any, max_pixels: int) -> Callable[[], Array] | None:
+    """Reads the photograph as large as its faces are looked for in; None where it can be read only once."""
+    if hasattr(content, "read"):
+        return None
+    from nstcore.style.faces_term import SEARCHED
+
+    return lambda: load_within(content, SEARCHED, max_pixels=max_pixels)
+
+
+def kept_faces(
+    network: VGG, settings: Settings, photo: Array, portrait: Callable[[], Array] | None, lenient: bool = False
+) -> Any:
     """The faces that `keep_face` keeps, or None without it; `ImageError` when there are none, None if lenient.
 
-    photo: as it was read; painted: the same in the colours of the run.
+    photo: at the final size; portrait: see `paint`.
     """
     if not settings.keep_face:
         return None
     from nstcore.style.faces_term import Faces, no_face
 
-    found = Faces.of(photo, painted, network.dtype)
+    grey = colors.as_grey if settings.colors == "luminance" else (lambda picture: picture)
+    large = photo if portrait is None else portrait()
+    found = Faces.of(large, grey(large), network.dtype)
+    if found is not None:
+        found = found.clear(grey(photo))
     give_back()  # what the detector worked in, which the plan would count as the program's
     if found is None and not lenient:
         raise no_face(settings.size)
     return found
+
+
+def _network(net: VGG | None, settings: Settings) -> VGG:
+    """The network that was passed, or VGG-16, with all layers that are asked for."""
+    if net is not None and not isinstance(net, VGG):
+        raise ArgumentError(f"[style] expects net as a VGG (nst.models.vgg16()), got {type(net).__name__}")
+    network = net or vgg16(pooling=settings.pooling)
+    network.check_layers([*settings.content_shares, *settings.style_shares])
+    return network
 
 
 def settings_of(options: dict[str, Any]) -> Settings:
@@ -187,12 +232,12 @@ def recolored(scene: Scene, settings: Settings, first: Array | None = None) -> t
     photo, like = scene.photo, scene.photo if first is None else first
     if settings.colors == "match":
         paintings = [colors.match_colors(painting, like) for painting in scene.paintings]
-        return Scene(photo, paintings, scene.start, scene.regions, scene.sources), lambda image: image
+        return replace(scene, paintings=paintings), lambda image: image
     if settings.colors == "luminance":
         from nstcore.images import resize_to
 
         paintings = [colors.match_luminance(painting, like) for painting in scene.paintings]
         start = None if scene.start is None else colors.as_grey(scene.start)
-        grey = Scene(colors.as_grey(photo), paintings, start, scene.regions, scene.sources)
+        grey = replace(scene, photo=colors.as_grey(photo), paintings=paintings, start=start)
         return grey, lambda image: colors.with_luminance(resize_to(photo, *image.shape[:2]), image)
     return scene, lambda image: image

@@ -15,12 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError, DTypeError, ImageError, NstError
-from nstcore.images import MAX_PIXELS, load_within
+from nstcore.images import MAX_PIXELS, SUFFIXES, load_within
 
 Array = NDArray[Any]
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".ppm", ".pgm", ".jp2", ".avif", ".heic")
-)
 AHEAD = 3  # decoded pictures that wait at most
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
+from collections.abc import Container
 from typing import BinaryIO
 
 MAX_MEMBERS = 10_000
@@ -27,8 +28,8 @@ def is_key(text: object) -> bool:
     return isinstance(text, str) and len(text) <= _MAX_KEY_LENGTH and KEY.fullmatch(text) is not None
 
 
-def read_members(file: BinaryIO) -> dict[str, bytes]:
-    """Read all members of an open zip file as key -> .npy block.
+def read_members(file: BinaryIO, only: Container[str] | None = None) -> dict[str, bytes]:
+    """Read all members of an open zip file, or `only` those with these keys, as key -> .npy block.
 
     Raises ValueError with the reason, or KeyError(key, reason) where one member is to blame.
     """
@@ -40,7 +41,8 @@ def read_members(file: BinaryIO) -> dict[str, bytes]:
         with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
             _check_members(infos, size)
-            return {info.filename[:-4]: _read(archive, info) for info in infos}
+            keys = [(info.filename[:-4], info) for info in infos]
+            return {key: _read(archive, info) for key, info in keys if only is None or key in only}
     except (zipfile.BadZipFile, NotImplementedError, UnicodeError, struct.error, OverflowError) as error:
         raise ValueError(f"is a damaged zip archive ({error})") from error
 

@@ -11,7 +11,7 @@ import pytest
 
 from nstcore.cli import main
 from nstcore.demo import picture_path
-from nstcore.errors import ArgumentError
+from nstcore.errors import ArgumentError, OutputError
 from nstcore.images import load, save, to_bytes
 from nstcore.style import Progress, transfer, transfer_folder
 
@@ -110,8 +110,8 @@ def test_no_picture_takes_the_place_of_another(place: Path) -> None:
 
 def test_a_photograph_is_not_painted_over(place: Path) -> None:
     before = (place / "photos" / "b.png").read_bytes()
-    found = transfer_folder("photos/b*", "painting.png", "photos", **OPTIONS)
-    assert "is the input" in found.failures[Path("photos/b.png")]
+    with pytest.raises(OutputError, match=r"photos/b\.png is an input; choose another folder"):
+        transfer_folder("photos/b*", "painting.png", "photos", **OPTIONS)
     assert (place / "photos" / "b.png").read_bytes() == before
 
 
@@ -123,14 +123,30 @@ def test_an_interruption_keeps_what_is_done(place: Path) -> None:
     found = transfer_folder("photos", "painting.png", "painted", callback=stop, **OPTIONS)
     assert found.stopped == "interrupted"
     assert list(found.painted) == [Path("photos/a.jpg")]
-    assert sorted(path.name for path in (place / "painted").iterdir()) == ["a-jpg.png", "a-png.png"]
+    assert sorted(path.name for path in (place / "painted").iterdir()) == ["a-jpg.png"]
 
 
-def test_the_last_good_picture_of_one_that_diverges_is_kept(place: Path) -> None:
+@pytest.mark.parametrize("name", ["a-jpg.png", "painting.png", "mask.png"])
+def test_no_input_at_all_is_painted_over(place: Path, name: str) -> None:
+    """Also one that is another photograph's turn, the painting, or a mask."""
+    (place / "photos" / name).write_bytes((place / "photos" / "b.png").read_bytes())
+    before = {path: path.read_bytes() for path in (place / "photos").iterdir()}
+    photos = ["photos/a.jpg", "photos/a.png"] if name == "a-jpg.png" else [f"more/{name}"]
+    (place / "more").mkdir()
+    save(f"more/{name}", load("photos/b.png"))
+    inputs = {"regions": ["photos/mask.png"]} if name == "mask.png" else {}
+    painting = "photos/a-jpg.png" if name == "a-jpg.png" else "photos/painting.png"
+    painting = "painting.png" if name == "mask.png" else painting
+    with pytest.raises(OutputError, match="is an input"):
+        transfer_folder(photos, painting, "photos", **OPTIONS, **inputs)
+    assert {path: path.read_bytes() for path in (place / "photos").iterdir()} == before
+
+
+def test_one_that_diverges_fails(place: Path) -> None:
     wild = {**OPTIONS, "optimizer": "adam", "learning_rate": 1e12, "steps": 4}
     found = transfer_folder("photos/b.png", "painting.png", "painted", **wild)
     assert "not finite" in found.failures[Path("photos/b.png")]
-    assert np.isfinite(load("painted/b.png")).all()
+    assert not list((place / "painted").iterdir())
 
 
 @pytest.mark.parametrize(

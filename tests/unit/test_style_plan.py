@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from nstcore import models
 from nstcore.demo import picture_path
 from nstcore.demo.painter import paint
 from nstcore.errors import ArgumentError
-from nstcore.images import load
+from nstcore.images import load, save
 from nstcore.style import Settings, plan_transfer, transfer
-from nstcore.style.plan import CERTAIN, Way, choose, parts, ways
+from nstcore.style.plan import CERTAIN, Held, Way, choose, parts, ways
 
 Array = NDArray[Any]
 MEASURE = """
@@ -61,6 +62,68 @@ def test_the_peak_is_as_planned(size: int, options: dict[str, Any]) -> None:
     assert 0.9 < planned / peak < 1.1
 
 
+WITH_MORE = """
+import sys
+import numpy as np
+from nstcore.models import vgg16
+from nstcore.style import plan_transfer, transfer
+
+photo, paintings, options = eval(sys.argv[1])
+rng = np.random.default_rng(0)
+made = lambda x: x if isinstance(x, str) else rng.random((*x, 3), np.float32)
+photo, paintings = made(photo), [made(x) for x in paintings]
+if "regions" in options:
+    options["regions"] = [made(x) for x in options["regions"]]
+options = {"start_size": 16384, "steps": 1, "optimizer": "adam", "net": vgg16(), **options}
+if sys.argv[2] == "plan":
+    print(plan_transfer(photo, paintings, **options).peak)
+else:
+    transfer(photo, paintings, **options)
+    peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
+    print(peak, plan_transfer(photo, paintings, **options).peak)
+"""
+
+
+def measured(photo: Any, paintings: list[Any], options: dict[str, Any]) -> list[int]:
+    """Planned, measured in another process, and planned there once more after the run."""
+    given = [sys.executable, "-c", WITH_MORE, repr((photo, paintings, options))]
+    both = [subprocess.run([*given, what], capture_output=True, text=True, check=True) for what in ("plan", "run")]
+    return [int(number) for done in both for number in done.stdout.split()]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+@pytest.mark.parametrize(
+    ("photo", "paintings", "options"),
+    [
+        ((150, 200), [(150, 200)], {"size": 200, "style_scale": 3.0}),
+        ((100, 500), [(300, 300)], {"size": 500}),
+        ((225, 300), [(225, 300), (300, 225)], {"size": 300, "regions": [(90, 120), (90, 120)]}),
+        ((225, 300), [(225, 300)], {"size": 300, "pooling": "avg"}),
+    ],
+)
+def test_the_plan_knows_paintings_masks_and_pools(photo: Any, paintings: list[Any], options: dict[str, Any]) -> None:
+    planned, peak, again = measured(photo, paintings, options)
+    assert 0.9 < planned / peak < 1.15
+    assert again == pytest.approx(planned, rel=0.15)  # what the run left behind is not the program's
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+def test_the_plan_knows_what_decoding_takes(tmp_path: Path) -> None:
+    save(tmp_path / "large.jpg", np.random.default_rng(0).random((2400, 3600, 3), np.float32))
+    planned, peak, _ = measured(str(tmp_path / "large.jpg"), [(48, 64)], {"size": 64})
+    assert 0.9 < planned / peak < 1.1
+    with pytest.raises(ArgumentError, match=r"need at least \d+M of memory, got 120M"):
+        plan_transfer(tmp_path / "large.jpg", np.full((48, 64, 3), 0.5), size=64, memory=120 << 20)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+def test_a_limit_is_kept_where_the_painting_is_larger_than_the_picture() -> None:
+    limit = 330 << 20
+    planned, peak, _ = measured((200, 1000), [(600, 600)], {"size": 1000, "memory": limit})
+    assert planned <= limit
+    assert peak <= limit
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
 def test_a_limit_is_kept_from_the_smallest_size_to_the_largest() -> None:
     """Sizes that are seen whole leave nothing that the tiles of the last one would be on top of."""
@@ -75,15 +138,17 @@ def test_a_limit_is_kept_from_the_smallest_size_to_the_largest() -> None:
 
 
 def test_less_memory_takes_slower_ways(net: models.VGG) -> None:
-    settings, shape = Settings(optimizer="adam"), (1500, 2000, 3)
-    needs = [sum(parts(net, settings, way, shape, shape, [shape]).values()) for way in ways()]
+    settings, shape, program = Settings(optimizer="adam"), (1500, 2000, 3), 100 << 20
+    held = Held(shape, (shape,))
+    needs = [sum(parts(net, settings, way, shape, held, program).values()) for way in ways()]
     assert needs[0] > needs[1] > needs[7] > needs[8]
     assert needs[-1] == min(needs)
     for limit in (needs[0], needs[1], needs[7], needs[-1]):
         memory = int(limit * CERTAIN) + (1 << 20)
-        chosen = choose(net, Settings(optimizer="adam", memory=memory), shape, shape, [shape])
-        assert sum(parts(net, settings, chosen, shape, shape, [shape]).values()) * CERTAIN <= memory
-    assert choose(net, Settings(memory="low"), shape, shape, [shape]) == Way(low=True)
+        chosen = choose(net, Settings(optimizer="adam", memory=memory), shape, held, program)
+        assert sum(parts(net, settings, chosen, shape, held, program).values()) * CERTAIN <= memory
+    assert choose(net, Settings(memory="low"), shape, held, program) == Way(low=True)
+    assert choose(net, Settings(memory="low"), shape, held._replace(regions=2), program) == Way()
 
 
 def test_what_does_not_fit_is_refused_and_the_least_that_would_do_is_named(net: models.VGG) -> None:
