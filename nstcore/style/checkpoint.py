@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nstcore
+from nstcore.backend import current_backend
 from nstcore.backend.arrays import to_host
+from nstcore.backend.cpu import get_isa
 from nstcore.errors import CheckpointError
 from nstcore.files import PathLike, atomic_write
 from nstcore.models.vgg import VGG
@@ -91,7 +94,8 @@ def save(path: PathLike, made_with: Mapping[str, Any], state: Snapshot) -> None:
     }
     facts = {
         "format": FORMAT, "format_version": FORMAT_VERSION, "made_with": made_with, "columns": columns,
-        "level": state.level, "done": state.done, "seconds": state.seconds, "finished": state.finished,
+        "computed_on": computed_on(), "level": state.level, "done": state.done, "seconds": state.seconds,
+        "finished": state.finished,
     }  # fmt: skip
     arrays["meta"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     if sum(a.nbytes for a in arrays.values()) > LARGEST_STATE:
@@ -102,6 +106,12 @@ def save(path: PathLike, made_with: Mapping[str, Any], state: Snapshot) -> None:
         flat = flat.astype(flat.dtype.newbyteorder("<"), copy=False)
         members.append((key, npy.header(flat), flat.reshape(-1).view(np.uint8).data))
     atomic_write(path, lambda stream: archive.write_members(stream, members))
+
+
+def computed_on() -> str:
+    """The backend and, of the processor, the instruction set: what decides how sums are rounded."""
+    name = current_backend()
+    return f"{name}, {get_isa()}" if name == "cpu" else name
 
 
 def check_fits(shape: tuple[int, ...], itemsize: int, settings: Settings) -> None:
@@ -131,6 +141,12 @@ def load(path: PathLike, made_with: Mapping[str, Any]) -> Snapshot:
     """
     facts, arrays = _read(path, "resume")
     _check(path, facts, made_with)
+    if facts.get("computed_on") != computed_on():
+        warnings.warn(
+            f"[resume] {path} was made on {facts.get('computed_on')} and goes on on {computed_on()}, whose arithmetic "
+            "rounds otherwise: the picture will not be the same bit for bit",
+            stacklevel=2,
+        )
     try:
         return _snapshot(facts, arrays)
     except (KeyError, ValueError, TypeError, OverflowError) as error:

@@ -51,7 +51,8 @@ class Progress:
 class Result:
     """The picture, float32 (h, w, 3) in [0, 1], and how the costs went.
 
-    stopped: why the run ended before its last step ("interrupted", "converged", "diverged"), or None.
+    stopped: why the run ended before its last step, or None: "interrupted", "settled" (`until`), "converged",
+    "diverged", "stopped by an error".
     faces: with `keep_face`, how far the encoding of each face, the largest first, is from the photograph's.
     """
 

@@ -57,8 +57,8 @@ def transfer(
     regions: one picture a style, bright where that style goes (grey for soft edges), stretched to the photograph.
     style_masks: one picture a style, or None, bright where the painting counts.
     checkpoint: file to save the run in every `checkpoint_every` steps, when it is interrupted and at the end; an
-    unfinished run that is there already is not replaced. resume: such a file to continue from, bit for bit; everything
-    else as it was, or it is refused (`memory` may differ).
+    unfinished run that is there already is not replaced. resume: such a file to continue from, bit for bit on the same
+    instruction set; everything else as it was, or it is refused. `memory` may differ; tiles round otherwise.
     film: .gif, .webp or .mp4 (which needs PyAV) to write the run to, a picture every `film_every` steps; None for about
     a hundred in all. They are as large as the result, at most 1024 pixels.
     max_pixels: largest picture that is read.

@@ -203,12 +203,12 @@ def test_another_way_to_use_memory_may_continue(net: models.VGG, photo: Array, p
 
 
 def rewritten(path: Path, **changes: Any) -> None:
-    """Change arrays of a checkpoint, or facts in its meta."""
+    """Change or add arrays of a checkpoint, or change facts in its meta."""
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     facts = json.loads(bytes(arrays["meta"]))
     for name, value in changes.items():
-        if name in arrays:
+        if name not in facts:
             arrays[name] = value
         else:
             facts[name] = value
@@ -231,6 +231,12 @@ def rewritten(path: Path, **changes: Any) -> None:
         ({"pixels": np.zeros((1, 3, 3, 3), np.float32)}, "has a picture float32"),
         ({"history": np.zeros((2, 2))}, "is damaged"),
         ({"meta": np.zeros(4, np.uint8)}, "is no checkpoint"),
+        ({"done": 0}, "a state of the optimiser at step 0"),
+        ({"pixels": np.full((1, 16, 24, 3), np.nan, np.float32)}, "picture is not finite"),
+        ({"history": np.zeros((1, 8))}, "1 rows of history after 2 steps"),
+        ({"optimizer.gradient": np.zeros(3)}, "is damaged"),
+        ({"columns": [1] * 8}, "is damaged"),
+        ({"average": np.zeros((1, 3, 3, 3), np.float32)}, "average picture is missing, or of another shape"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused(
@@ -259,3 +265,87 @@ def test_files_that_are_none(net: models.VGG, photo: Array, painting: Array, tmp
         transfer(photo, painting, net=net, checkpoint=tmp_path / "no" / "run.npz", **OPTIONS)
     with pytest.raises(ArgumentError, match="checkpoint_every as a whole number from 1, got 0"):
         transfer(photo, painting, net=net, checkpoint=tmp_path / "r.npz", checkpoint_every=0, **OPTIONS)
+
+
+def test_an_unfinished_run_is_not_replaced_by_a_new_one(
+    net: models.VGG, photo: Array, painting: Array, tmp_path: Path
+) -> None:
+    """Whoever forgets ``resume`` and stops again would lose it."""
+    path = saved(net, photo, painting, tmp_path / "run.npz")
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match="holds a run that is not finished: go on with resume"):
+        saved(net, photo, painting, path)
+    other = tmp_path / "weights.npz"
+    np.savez(other, a=np.zeros(3))
+    with pytest.raises(CheckpointError, match="is no checkpoint"):
+        saved(net, photo, painting, other)
+    assert path.read_bytes() == before
+    whole = transfer(photo, painting, net=net, resume=path, checkpoint=path, **OPTIONS)
+    assert whole.stopped is None
+    same(transfer(photo, painting, net=net, resume=path, **OPTIONS), whole)  # no step is left
+    assert saved(net, photo, painting, path).read_bytes() != before  # a finished one may be replaced
+
+
+@pytest.mark.parametrize("when", ["on the way", "at the end", "on Ctrl-C"])
+def test_what_cannot_be_saved_leaves_the_picture(
+    net: models.VGG, photo: Array, painting: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    def full(*_: Any) -> None:
+        raise OutputError("[output] run.npz cannot be written: No space left on device")
+
+    monkeypatch.setattr("nstcore.style.checkpoint.save", full)
+    every, stop = (4, None) if when == "on the way" else (1000, None if when == "at the end" else stop_after(5))
+    with pytest.raises(OutputError) as caught:
+        transfer(
+            photo, painting, net=net, checkpoint=tmp_path / "run.npz", checkpoint_every=every, callback=stop, **OPTIONS
+        )
+    result = caught.value.result
+    assert isinstance(result, Result)
+    assert len(result.history) == {"on the way": 4, "at the end": 18, "on Ctrl-C": 5}[when]
+    assert np.abs(result.image - load(photo, size=max(result.image.shape))).max() > 0.01
+
+
+def test_a_second_ctrl_c_waits_for_the_saving(
+    net: models.VGG, photo: Array, painting: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nstcore.style import checkpoint
+
+    save = checkpoint.save
+
+    def impatient(*given: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        save(*given)
+
+    monkeypatch.setattr(checkpoint, "save", impatient)
+    path = tmp_path / "run.npz"
+    part = transfer(photo, painting, net=net, callback=stop_after(3), checkpoint=path, **OPTIONS)
+    assert (part.stopped, len(part.history)) == ("interrupted", 3)
+    monkeypatch.undo()
+    same(transfer(photo, painting, net=net, resume=path, **OPTIONS), transfer(photo, painting, net=net, **OPTIONS))
+
+
+def test_a_state_too_large_to_be_saved_is_refused_before_the_start(
+    net: models.VGG, photo: Array, painting: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nstcore.style.checkpoint.LARGEST_STATE", 400_000)
+    with pytest.raises(CheckpointError, match=r"48x32 pixels: the state of lbfgs would be over 2 GB; adam"):
+        transfer(photo, painting, net=net, checkpoint=tmp_path / "run.npz", **OPTIONS)
+    transfer(photo, painting, net=net, checkpoint=tmp_path / "run.npz", **{**OPTIONS, "optimizer": "adam"})
+
+
+def test_numbers_of_numpy_can_be_saved(net: models.VGG, photo: Array, painting: Array, tmp_path: Path) -> None:
+    weights = {"conv1_1": np.float32(1), "conv3_1": np.float64(0.5)}
+    options = {**OPTIONS, "style_layers": weights, "blend": np.float32([1]), "size": np.int64(48)}
+    part = transfer(photo, painting, net=net, callback=stop_after(2), checkpoint=tmp_path / "run.npz", **options)
+    assert len(part.history) == 2
+    rest = transfer(photo, painting, net=net, resume=tmp_path / "run.npz", **options)
+    assert len(rest.history) == 18
+
+
+def test_another_instruction_set_is_told(
+    net: models.VGG, photo: Array, painting: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(net, photo, painting, tmp_path / "run.npz")
+    monkeypatch.setattr("nstcore.style.checkpoint.get_isa", lambda: "vax")
+    with pytest.warns(UserWarning, match=r"goes on on cpu, vax, .* not be the same bit for bit"):
+        transfer(photo, painting, net=net, resume=path, **OPTIONS)

@@ -194,3 +194,28 @@ def test_masks_that_cannot_work(
 ) -> None:
     with pytest.raises(error, match=words):
         transfer(photo, painting, net=net, steps=1, **options, **SHALLOW)
+
+
+def test_where_a_mask_is_transparent_it_is_black(net: models.VGG, photo: Array, painting: Array) -> None:
+    """White on nothing, as drawing programs make it."""
+    half = np.zeros((*photo.shape[:2], 4), np.uint8)
+    half[:, : photo.shape[1] // 2] = 255
+    options: dict[str, Any] = {"net": net, "size": 48, "steps": 2}
+    both = [transfer(photo, painting, regions=[mask], **options).image for mask in (half, half[:, :, 3])]
+    np.testing.assert_array_equal(both[0], both[1])
+
+
+@pytest.mark.parametrize("masks", ["sky.png", 3, np.ones(3)])
+def test_what_are_no_masks(net: models.VGG, photo: Array, painting: Array, masks: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"expects (a list of masks, one a painting|one region a painting), got"):
+        transfer(photo, painting, net=net, size=48, regions=masks)
+
+
+def test_masks_may_be_one_array(net: models.VGG, photo: Array, painting: Array) -> None:
+    masks = np.stack([np.ones(photo.shape[:2], np.float32)])
+    assert transfer(photo, painting, net=net, size=48, steps=1, regions=masks).history
+
+
+def test_what_is_no_network(photo: Array, painting: Array) -> None:
+    with pytest.raises(ArgumentError, match=r"expects net as a VGG .*, got str"):
+        transfer(photo, painting, net="vgg16")  # type: ignore[arg-type]

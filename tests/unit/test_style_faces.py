@@ -137,6 +137,24 @@ def test_a_photograph_without_a_face_is_refused(painting: Array, tmp_path: Path,
     assert not out.exists()
 
 
+def test_a_face_too_small_to_be_recognised_is_refused(painting: Array) -> None:
+    """Measured by the photograph as it is, not by what is left of it at the size of the run."""
+    photo = np.ascontiguousarray(load(picture_path("astronaut"))[:384, 48:432])
+    assert Faces.of(photo, photo).clear(resize(photo, 192)) is not None  # type: ignore[union-attr]
+    assert Faces.of(photo, photo).clear(resize(photo, 48)) is None  # type: ignore[union-attr]
+    with pytest.raises(ImageError, match=r"no face that the photograph would be recognised by at size 48"):
+        transfer(photo, painting, **{**OPTIONS, "size": 48})
+
+
+def test_the_face_is_held_to_the_photograph_in_full(net: models.VGG, painting: Array) -> None:
+    """The distance at the end is that to the large photograph."""
+    photo = np.ascontiguousarray(load(picture_path("astronaut"))[:256, 96:352])
+    result = transfer(photo, painting, **{**OPTIONS, "net": net, "steps": 3})
+    face = Faces.of(photo, photo)
+    assert face is not None
+    assert result.faces == pytest.approx(face.distances(result.image), abs=1e-5)
+
+
 def test_what_it_may_be_told() -> None:
     with pytest.raises(ArgumentError, match=r"keep_face as True or False, got 3"):
         Settings(keep_face=3)  # type: ignore[arg-type]
