@@ -86,7 +86,9 @@ def each(name: Callable[[int], str], quiet: bool = False) -> Iterator[Callable[[
 
         def say(index: int, steps: int, row: Any) -> None:
             if row.step == steps:
-                console.print(f"{name(index)}  {costs(row)}  {row.seconds:.1f} s", highlight=False, markup=False, soft_wrap=True)
+                console.print(
+                    f"{name(index)}  {costs(row)}  {row.seconds:.1f} s", highlight=False, markup=False, soft_wrap=True
+                )
 
         yield say
         return

@@ -143,6 +143,8 @@ def _pixels(source: Any) -> int:
 
 def _mask(name: str, source: Any, max_pixels: int, shape: tuple[int, ...]) -> Array:
     """A mask as brightness (h, w) in [0, 1], 0 where it is transparent; `ImageError` when nothing of it is white."""
+    if isinstance(source, np.ndarray) and source.dtype == bool:
+        source = source.astype(np.float32)
     bright = np.clip(colors.luminance(load_over_black(source, max_pixels=max_pixels)), 0, 1)
     if not bright.max() > 0:
         raise ImageError(f"[style] {name} is black everywhere: its style would be nowhere")
