@@ -172,7 +172,7 @@ def parts(network: VGG, settings: Settings, way: Way, shape: Shape, held: Held, 
     reading = counted["program"] + DECODING * held.decoded
     painting = _painting_bytes(network, settings, way, shape, held)
     styles = sum(counted.values()) - counted["network"] - counted["picture and optimiser"] + painting + WORKING
-    before = {"reading the largest picture, before": reading, "the layers of the paintings, before": styles}
+    before = {"more while the largest picture is read": reading, "more while the paintings are looked at": styles}
     name = max(before, key=lambda key: before[key])
     more = before[name] - sum(counted.values())
     return {**counted, name: more} if more > 0 else counted
