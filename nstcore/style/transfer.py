@@ -78,7 +78,8 @@ def transfer(
     network.check_layers([*settings.content_shares, *settings.style_shares])
     scene = read_scene(content, many, settings, start, regions, style_masks, max_pixels)
     levels = settings.levels(narrowest(scene, settings), check_sides(network, settings, scene))
-    filmed = None if film is None else Film(film, sum(level.steps for level in levels), film_every)
+    inputs = content, many, start, regions, style_masks, resume
+    filmed = None if film is None else Film(film, sum(level.steps for level in levels), film_every, inputs)
     made_with = checkpoints.identity(network, scene, settings) if checkpoint or resume else {}
     saving = None if checkpoint is None else Saving(Path(checkpoint), every, made_with)
     restored = None if resume is None else (lambda: checkpoints.load(resume, made_with))
