@@ -72,9 +72,13 @@ def _told(options: Options, result: Any) -> int:
         facts = {"output": None if result.output is None else str(result.output), "frames": result.frames}
         typer.echo(json.dumps({**facts, "stopped": result.stopped}, indent=2))
     elif stopped:
-        typer.echo(f"interrupted: {result.frames} frames are done")
+        typer.echo(f"interrupted: {_counted(result.frames)} done")
         if result.frames:
             typer.echo(f"to continue, give the same command with --resume {result.folder}")
     else:
-        typer.echo(f"{result.output}: {result.frames} frames")
+        typer.echo(f"{result.output}: {_counted(result.frames)}")
     return _stop.code() if stopped else 0
+
+
+def _counted(frames: int) -> str:
+    return f"{frames} frame" if frames == 1 else f"{frames} frames"

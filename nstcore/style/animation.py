@@ -199,7 +199,7 @@ def _told(path: Path) -> Iterator[None]:
     except (NstError, MemoryError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"[clip] {path} is no video or damaged: {reason}") from error
 
 

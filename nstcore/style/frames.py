@@ -67,9 +67,10 @@ class FrameFolder:
             )
         if self.numbers() and (others := self._others(made_with or {})):
             raise OutputError(f"[output] {self.path} has the frames of {others}; move it away, or give another name")
-        self._started, self._made = True, not self.path.exists()
+        self._made = not self.path.exists()
         try:
             self.path.mkdir(exist_ok=True)
+            self._started = True
         except OSError as error:
             raise OutputError(f"[output] cannot make the folder {self.path}: {error.strerror or error}") from error
         facts = {"format": "nstcore-frames", "of": self.owner and self.owner._asdict(), "made_with": made_with or {}}

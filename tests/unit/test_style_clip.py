@@ -321,6 +321,8 @@ def test_what_means_nothing(net: models.VGG, photos: list[Array], painting: Arra
         transfer_clip([], painting, tmp_path / "b", **options)
     with pytest.raises(ArgumentError, match="a file, a folder, or several pictures, got int"):
         transfer_clip(3, painting, tmp_path / "b", **options)
+    with pytest.raises(OutputError, match=r"cannot make the folder .*c: No such file"):
+        transfer_clip(photos, painting, tmp_path / "nowhere" / "c", **options)
     with pytest.raises(CheckpointError, match="is no folder of frames"):
         transfer_clip(photos, painting, tmp_path / "c", resume=True, **options)
     (tmp_path / "mine").mkdir()
