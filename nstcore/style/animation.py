@@ -208,4 +208,6 @@ def _av(what: str) -> Any:
         import av
     except ImportError:
         raise ArgumentError(f"[film] to {what} a video, install PyAV: pip install 'nstcore[film]'") from None
+    if not hasattr(av.VideoFrame, "rotation"):
+        raise ArgumentError(f"[film] to {what} a video, PyAV 14.2 is needed: pip install -U 'nstcore[film]'")
     return av
