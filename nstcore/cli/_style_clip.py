@@ -43,7 +43,7 @@ def run(options: Options, settings: Settings) -> int:
             still_weight=options.still_weight, resume=_resumes(options, output), max_pixels=options.max_pixels,
             **{name: getattr(settings, name) for name in Settings.names()},
         )  # fmt: skip
-    return _told(options, result)
+    return _told(options, result, settings.keep_face)
 
 
 def _default(clip: Path) -> Path:
@@ -66,7 +66,7 @@ def _resumes(options: Options, output: Path) -> bool:
     return True
 
 
-def _told(options: Options, result: Any) -> int:
+def _told(options: Options, result: Any, keep_face: bool) -> int:
     stopped = result.stopped is not None
     if options.as_json:
         facts = {"output": None if result.output is None else str(result.output), "frames": result.frames}
@@ -77,6 +77,8 @@ def _told(options: Options, result: Any) -> int:
             typer.echo(f"to continue, give the same command with --resume {result.folder}")
     else:
         typer.echo(f"{result.output}: {_counted(result.frames)}")
+    if keep_face and not options.as_json:
+        typer.echo(f"a face was found and kept in {_counted(result.with_faces)}")
     return _stop.code() if stopped else 0
 
 

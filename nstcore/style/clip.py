@@ -37,7 +37,8 @@ SECONDS = 0.04  # of a frame that does not say how long it lasts
 class ClipResult:
     """frames: how many are done. output: the animation or folder, None when it is not whole.
 
-    folder: where the frames are that are done, None once they are in an animation. stopped: "interrupted", or None.
+    folder: where the frames are that are done; None once they are in an animation, or where there are none.
+    stopped: "interrupted", or None. with_faces: how many of the frames that this call painted have a face that was kept.
     """
 
     frames: int
@@ -45,6 +46,7 @@ class ClipResult:
     folder: Path | None
     stopped: str | None = None
     seconds: list[float] = field(default_factory=list)
+    with_faces: int = 0
 
 
 def transfer_clip(
@@ -94,12 +96,12 @@ def transfer_clip(
     try:
         for i, (frame, seconds) in enumerate(frames_of(clip, max_pixels)):
             if not work.frame(i, frame, seconds):
-                return ClipResult(i, None, target.folder.path, "interrupted", work.seconds)
+                return target.interrupted(work)
         if not work.seconds:
             raise ImageError(f"[clip] {clip} has no frames")
-        return target.finish(work.seconds)
+        return target.finish(work)
     except KeyboardInterrupt:
-        return ClipResult(len(target.folder.numbers()), None, target.folder.path, "interrupted", work.seconds)
+        return target.interrupted(work)
     except Exception as error:
         target.folder.discard()
         if not work.seconds or not isinstance(error, (ImageError, OutputError)):
@@ -140,17 +142,24 @@ class _Target:
             )
         self.folder.start(made_with)
 
-    def finish(self, seconds: list[float]) -> ClipResult:
+    def interrupted(self, work: _Work) -> ClipResult:
+        """What is done stays; where that is nothing, nothing does."""
+        done = len(self.folder.numbers()) if self.folder.has_own else 0
+        self.folder.discard()
+        return ClipResult(done, None, self.folder.path if done else None, "interrupted", work.seconds, work.with_faces)
+
+    def finish(self, work: _Work) -> ClipResult:
+        seconds = work.seconds
         more = [number for number in self.folder.numbers() if number > len(seconds)]
         if more:
             raise CheckpointError(
                 f"[resume] {self.folder.path} has frame {more[-1]}, of a longer clip; this one ends at {len(seconds)}"
             )
         if not self.animated:
-            return ClipResult(len(seconds), self.path, self.path, None, seconds)
+            return ClipResult(len(seconds), self.path, self.path, None, seconds, work.with_faces)
         write_animation(self.path, lambda i: (to_bytes(self.folder.read(i + 1)), seconds[i]), len(seconds))
         self.folder.remove()
-        return ClipResult(len(seconds), self.path, None, None, seconds)
+        return ClipResult(len(seconds), self.path, None, None, seconds, work.with_faces)
 
 
 @dataclass
@@ -213,6 +222,7 @@ class _Work:
     ) -> None:
         self.painter, self.target, self.resume, self.callback = painter, target, resume, callback
         self.seconds: list[float] = []
+        self.with_faces = 0
         self._photo: Array | None = None
         self._made_of = ""  # a fingerprint of all photographs so far: each picture comes of those before as well
 
@@ -240,6 +250,7 @@ class _Work:
         if result.stopped == "interrupted":
             return False
         folder.write(index + 1, result.image, self._made_of)
+        self.with_faces += bool(result.faces)
         return True
 
     def _check(self, number: int) -> None:

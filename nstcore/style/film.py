@@ -61,7 +61,11 @@ class Film:
         run.callback = after_step
         done = len(run.rows)
         made_with = flat(checkpoint.identity(run.network, run.scene, run.settings))
-        self.start(done, run.shown(), run.scene.photo.shape, {**made_with, "film_every": self.every})
+        try:
+            self.start(done, run.shown(), run.scene.photo.shape, {**made_with, "film_every": self.every})
+        except BaseException:
+            self.folder.discard()
+            raise
         goes_on = done > 0 or run.saving is not None
         try:
             result = run.go()

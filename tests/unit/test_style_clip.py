@@ -121,8 +121,12 @@ def test_what_is_done_stays_and_is_gone_on_with(
             transfer_clip(photos, painting, out, **options)
         with pytest.raises(CheckpointError, match="was made with frame_steps 4, got 5"):
             transfer_clip(photos, painting, out, resume=True, **{**options, "frame_steps": 5})
+    else:
+        assert (part.folder, list(tmp_path.iterdir())) == (None, [whole])
     seen: list[int] = []
-    rest = transfer_clip(photos, painting, out, resume=True, callback=lambda frame, _: seen.append(frame), **options)
+    rest = transfer_clip(
+        photos, painting, out, resume=stop[0] > 0, callback=lambda frame, _: seen.append(frame), **options
+    )
     assert (rest.stopped, rest.frames, rest.output) == (None, COUNT, out)
     assert set(seen) == set(range(stop[0], COUNT))
     assert out.read_bytes() == whole.read_bytes()
@@ -279,7 +283,8 @@ def test_faces_are_kept_from_the_frame_on_that_has_one(net: models.VGG, painting
 
     options: dict[str, Any] = {"net": net, **OPTIONS, "size": 128, "start_size": 128, "steps": 2, "frame_steps": 1}
     empty = np.full_like(portrait, 0.4)
-    transfer_clip([empty, portrait], painting, tmp_path / "out", keep_face=True, callback=seen, **options)
+    found = transfer_clip([empty, portrait], painting, tmp_path / "out", keep_face=True, callback=seen, **options)
+    assert found.with_faces == 1
     assert rows == {0: set(), 1: {"faces", "still"}}
     del options["frame_steps"]
     alone = transfer(empty, painting, **options).image
@@ -361,6 +366,8 @@ def test_the_command_paints_a_clip_and_goes_on(
     assert main([*command, "--resume", "out-frames"]) == 0
     assert "out.mp4: 3 frames" in capsys.readouterr().out
     assert len(list(read_animation("out.mp4", 10**6))) == COUNT
+    assert main([*command, "--keep-face"]) == 0
+    assert "a face was found and kept in 0 frames" in capsys.readouterr().out
     assert main([*command, "--plot", "a.png"]) == 2
     assert "--plot is not for --clip" in capsys.readouterr().err
     assert main(["style", "out.mp4", "painting.png"]) == 2

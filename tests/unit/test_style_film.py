@@ -318,13 +318,18 @@ def test_frames_of_another_run_are_refused_and_kept(
 def test_a_film_that_stops_before_its_first_step_leaves_nothing(
     net: models.VGG, photo: Array, painting: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(self: Run) -> None:
+    def fails(*_: Any) -> None:
         raise MemoryError
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "_objective", fails)
         with pytest.raises(MemoryError):
             transfer(photo, painting, net=net, film=tmp_path / "run.gif", checkpoint=tmp_path / "run.npz", **OPTIONS)
+    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(FrameFolder, "write", fails)
+        with pytest.raises(MemoryError):
+            transfer(photo, painting, net=net, film=tmp_path / "run.gif", **OPTIONS)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ZeroDivisionError):
         transfer(photo, painting, net=net, film=tmp_path / "run.gif", callback=lambda _: 1 / 0, **OPTIONS)
