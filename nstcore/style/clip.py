@@ -38,7 +38,7 @@ class ClipResult:
     """frames: how many are done. output: the animation or folder, None when it is not whole.
 
     folder: where the frames are that are done; None once they are in an animation, or where there are none.
-    stopped: "interrupted", or None. with_faces: how many of the frames that this call painted have a face that was kept.
+    stopped: "interrupted", or None. with_faces: in how many of the frames painted by this call a face was kept.
     """
 
     frames: int
