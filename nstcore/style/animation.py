@@ -65,7 +65,10 @@ def write_animation(path: PathLike, frame: Callable[[int], Timed], count: int) -
 
 
 def _write_webp(stream: BinaryIO, frame: Callable[[int], Timed], count: int) -> None:
-    """Through a picture whose frames are made when Pillow turns to them, or it would keep all of them."""
+    """Through a picture whose frames are made when Pillow turns to them, or it would keep all of them.
+
+    Without key frames, at which what is still would change, in a file that is not smaller.
+    """
     from PIL import Image
 
     durations: list[int] = []  # each is read after its frame
@@ -89,7 +92,7 @@ def _write_webp(stream: BinaryIO, frame: Callable[[int], Timed], count: int) -> 
 
     animation = Frames()
     animation.seek(0)
-    animation.save(stream, format="WEBP", save_all=True, duration=durations, loop=0, quality=90, method=4)
+    animation.save(stream, "WEBP", save_all=True, duration=durations, loop=0, quality=90, method=4, kmin=0, kmax=0)
 
 
 def _write_mp4(stream: BinaryIO, frame: Callable[[int], Timed], count: int) -> None:

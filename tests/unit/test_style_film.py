@@ -105,6 +105,20 @@ def test_what_is_still_in_a_gif_does_not_flicker(tmp_path: Path) -> None:
     assert max(np.abs(found[i] - still_noise(i)[0]).mean() for i in range(4)) < 4
 
 
+def test_what_is_still_in_a_webp_does_not_change(tmp_path: Path) -> None:
+    """While something moves in a corner; key frames, one in five, would change all the rest."""
+
+    def frame(i: int) -> tuple[Array, float]:
+        pixels = still_noise(0)[0].copy()
+        pixels[:16, i : i + 8] = 200
+        return pixels, 0.1
+
+    write_animation(tmp_path / "a.webp", frame, 12)
+    found = [pixels[32:].astype(int) for pixels, _ in read_animation(tmp_path / "a.webp", PIXELS)]
+    assert len(found) == 12
+    assert max(np.abs(found[i] - found[i - 1]).mean() for i in range(1, 12)) < 0.1
+
+
 def test_a_slow_change_arrives_in_a_gif(tmp_path: Path) -> None:
     """One level a frame is not taken for noise for ever, though each step is as small."""
     write_animation(tmp_path / "a.gif", lambda i: (np.full((8, 8, 3), 100 + i, np.uint8), 0.1), 20)
