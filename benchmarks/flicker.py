@@ -2,7 +2,8 @@
 
 Makes a clip in which the second photograph, small, moves over the first one, with the noise of a camera (1 of 255), and
 paints it in several ways: each frame alone; each from the one before, without and with the temporal term. Prints the
-mean absolute change, in levels of 255, of the pixels that do not change in the clip from one frame to the next.
+mean absolute change, in levels of 255, of the pixels that do not change in the clip from one frame to the next; with
+--formats also of what is read back from such files, and how far that is from the frames.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nstcore.images import load, resize, save
+from nstcore.images import load, resize, save, to_bytes
 from nstcore.style import transfer, transfer_clip
+from nstcore.style.animation import read_animation, write_animation
 from nstcore.style.frames import FrameFolder
 from nstcore.style.still import flicker
 
@@ -38,6 +40,13 @@ def clip(photo: Array, thing: Array, frames: int) -> list[Array]:
     return pictures
 
 
+def stored(frames: list[Array], path: Path) -> list[Array]:
+    """What an animation of these frames shows."""
+    write_animation(path, lambda i: (to_bytes(frames[i]), 0.1), len(frames))
+    height, width, _ = frames[0].shape
+    return [np.float32(pixels[:height, :width]) / 255 for pixels, _ in read_animation(path, 100_000_000)]
+
+
 def main() -> None:
     """Print one line for each way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -49,6 +58,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="of the first frame, and of each frame alone")
     parser.add_argument("--frame-steps", type=int, default=30)
     parser.add_argument("--weights", default="0,1e6,1e7", help="of the temporal term")
+    parser.add_argument("--formats", default="", help="such as gif,webp,mp4")
     parser.add_argument("--keep", help="folder for the frames")
     arguments = parser.parse_args()
     photos = clip(load(arguments.photo, size=arguments.size), load(arguments.thing), arguments.frames)
@@ -71,6 +81,10 @@ def main() -> None:
         print(
             f"from the frame before, weight {weight:g}: {255 * flicker(painted, photos):.2f} ({took:.0f} s)", flush=True
         )
+        for suffix in filter(None, arguments.formats.split(",")):
+            found = stored(painted, folder / f"{place.name}.{suffix}")
+            error = 255 * np.mean([np.abs(a - b).mean() for a, b in zip(found, painted, strict=True)])
+            print(f"  as {suffix}: {255 * flicker(found, photos):.2f}, error {error:.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -50,17 +50,17 @@ def read(source: Source, max_pixels: int, check_pixels: CheckPixels, background:
         return _decode(source, str(name), max_pixels, check_pixels, background)
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
-        with _open_path(name) as stream, _open(stream, name, max_pixels) as picture:
+        with open_path(name) as stream, opened(stream, name, max_pixels) as picture:
             return _decode(picture, name, max_pixels, check_pixels, background)
     if not hasattr(source, "read"):
         kinds = "a path, a file object, a Pillow image or a NumPy array"
         raise DTypeError(f"[image] expects {kinds}, got {type(source).__name__}")
     name = str(getattr(source, "name", "the file object"))
-    with _open(source, name, max_pixels) as picture:
+    with opened(source, name, max_pixels) as picture:
         return _decode(picture, name, max_pixels, check_pixels, background)
 
 
-def _open_path(name: str) -> io.BufferedReader:
+def open_path(name: str) -> io.BufferedReader:
     """A file for reading, or one line that says why not."""
     if os.path.isdir(name):
         raise ImageError(f"[image] {name} is a folder; expects a picture file")
@@ -73,13 +73,13 @@ def _open_path(name: str) -> io.BufferedReader:
         raise ImageError(f"[image] {name} cannot be read: {reason}") from error
 
 
-def _open(stream: Any, name: str, max_pixels: int) -> Image.Image:
+def opened(stream: Any, name: str, max_pixels: int) -> Image.Image:
     """Read the header only."""
     from PIL import Image, UnidentifiedImageError
 
     Image.init()
     formats = [each for each in _FORMATS if each in Image.OPEN]
-    with _damage_as_image_error(name, max_pixels), _pillow_limit(max_pixels):
+    with damage_as_image_error(name, max_pixels), _pillow_limit(max_pixels):
         try:
             return Image.open(stream, formats=formats)
         except UnidentifiedImageError:
@@ -92,7 +92,7 @@ def _decode(
 ) -> NDArray[Any]:
     """Pixels of an opened picture, turned the way its EXIF entry says."""
     check_pixels(name, (picture.height, picture.width))
-    with _damage_as_image_error(name, max_pixels):
+    with damage_as_image_error(name, max_pixels):
         _check_tiles(picture, name, max_pixels)
         # TIFF is the one format that Pillow measures again while decoding.
         with _pillow_limit(max_pixels) if picture.format == "TIFF" else contextlib.nullcontext():
@@ -238,7 +238,7 @@ def _pillow_limit(max_pixels: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _damage_as_image_error(name: str, max_pixels: int) -> Iterator[None]:
+def damage_as_image_error(name: str, max_pixels: int) -> Iterator[None]:
     """Decoders raise a dozen kinds of errors on damaged data; the caller gets one."""
     from PIL import Image
 

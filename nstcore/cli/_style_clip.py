@@ -43,7 +43,7 @@ def run(options: Options, settings: Settings) -> int:
             still_weight=options.still_weight, resume=_resumes(options, output), max_pixels=options.max_pixels,
             **{name: getattr(settings, name) for name in Settings.names()},
         )  # fmt: skip
-    return _told(options, result)
+    return _told(options, result, settings.keep_face)
 
 
 def _default(clip: Path) -> Path:
@@ -66,15 +66,21 @@ def _resumes(options: Options, output: Path) -> bool:
     return True
 
 
-def _told(options: Options, result: Any) -> int:
+def _told(options: Options, result: Any, keep_face: bool) -> int:
     stopped = result.stopped is not None
     if options.as_json:
         facts = {"output": None if result.output is None else str(result.output), "frames": result.frames}
         typer.echo(json.dumps({**facts, "stopped": result.stopped}, indent=2))
     elif stopped:
-        typer.echo(f"interrupted: {result.frames} frames are done")
+        typer.echo(f"interrupted: {_counted(result.frames)} done")
         if result.frames:
             typer.echo(f"to continue, give the same command with --resume {result.folder}")
     else:
-        typer.echo(f"{result.output}: {result.frames} frames")
+        typer.echo(f"{result.output}: {_counted(result.frames)}")
+    if keep_face and not options.as_json:
+        typer.echo(f"a face was found and kept in {_counted(result.with_faces)}")
     return _stop.code() if stopped else 0
+
+
+def _counted(frames: int) -> str:
+    return f"{frames} frame" if frames == 1 else f"{frames} frames"

@@ -14,6 +14,7 @@ from nstcore.errors import ArgumentError, NstError, OutputError
 from nstcore.files import PathLike, check_output
 from nstcore.images import SUFFIXES, load, save
 from nstcore.models.vgg import VGG, vgg16
+from nstcore.style.frames import files_among
 from nstcore.style.result import Progress, Result
 from nstcore.style.settings import SMALLEST
 from nstcore.style.transfer import as_list, settings_of, transfer
@@ -69,8 +70,8 @@ def transfer_folder(
     network.check_layers([*settings.content_shares, *settings.style_shares])
     longer = max(SMALLEST, round(settings.size * settings.style_scale))
     paintings = [load(x, size=longer, max_pixels=max_pixels, min_side=SMALLEST) for x in many]
-    others = [x for name in OF_A_SCENE for x in as_list(options.get(name) or [None])]
-    targets = _targets(found, Path(output), [*found, *many, *others])
+    inputs = files_among(found, many, *(options.get(name) for name in OF_A_SCENE))
+    targets = _targets(found, Path(output), inputs)
     result = BatchResult(_folder(output))
     for photo, picture in targets.items():
         step = None if callback is None else (lambda progress, photo=photo: callback(photo, progress))
@@ -131,10 +132,10 @@ def _folder(output: PathLike) -> Path:
     return folder
 
 
-def _targets(photos: list[Path], folder: Path, inputs: list[Any]) -> dict[Path, Path]:
+def _targets(photos: list[Path], folder: Path, inputs: list[Path]) -> dict[Path, Path]:
     """The picture that each photograph becomes: no two the same, and none that is read."""
     stems, targets, taken = Counter(photo.stem for photo in photos), {}, set[str]()
-    read = {_identity(x) for x in inputs if isinstance(x, (str, os.PathLike))} - {None}
+    read = {_identity(path) for path in inputs} - {None}
     for photo in photos:
         name = photo.stem if stems[photo.stem] == 1 else photo.name.replace(".", "-")
         while name.casefold() in taken:
@@ -146,7 +147,7 @@ def _targets(photos: list[Path], folder: Path, inputs: list[Any]) -> dict[Path, 
     return targets
 
 
-def _identity(path: Any) -> tuple[int, int] | None:
+def _identity(path: Path) -> tuple[int, int] | None:
     """What is the same for all names and links of one file, or None where there is none."""
     try:
         found = os.stat(path)

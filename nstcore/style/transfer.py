@@ -20,6 +20,7 @@ from nstcore.style import checkpoint as checkpoints
 from nstcore.style import colors
 from nstcore.style.extra import ExtraAt
 from nstcore.style.film import Film
+from nstcore.style.frames import files_among
 from nstcore.style.plan import Held, Plan, predict
 from nstcore.style.result import Progress, Result
 from nstcore.style.run import Run, Saving
@@ -78,8 +79,9 @@ def transfer(
         raise ArgumentError(f"[style] expects checkpoint_every as a whole number from 1, got {every}")
     if film is None and film_every is not None:
         raise ArgumentError("[style] film_every is without effect unless film is given")
+    inputs = content, many, start, regions, style_masks
     if checkpoint is not None:
-        check_output(checkpoint, inputs=[x for x in (content, *many) if isinstance(x, (str, Path))])
+        check_output(checkpoint, inputs=files_among((*inputs, film)))
         if resume is None or Path(resume).resolve() != Path(checkpoint).resolve():
             checkpoints.check_free(checkpoint)
     network = _network(net, settings)
@@ -87,7 +89,8 @@ def transfer(
     levels = settings.levels(narrowest(scene, settings), check_sides(network, settings, scene))
     if checkpoint is not None:
         checkpoints.check_fits(scene.photo.shape, network.dtype.itemsize, settings)
-    filmed = None if film is None else Film(film, sum(level.steps for level in levels), film_every)
+    steps = sum(level.steps for level in levels)
+    filmed = None if film is None else Film(film, steps, film_every, (*inputs, resume, checkpoint))
     made_with = checkpoints.identity(network, scene, settings) if checkpoint or resume else {}
     saving = None if checkpoint is None else Saving(Path(checkpoint), every, made_with)
     restored = None if resume is None else (lambda: checkpoints.load(resume, made_with))
