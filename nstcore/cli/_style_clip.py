@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,13 @@ def run(options: Options, settings: Settings) -> int:
     if not options.styles:
         raise ArgumentError("[style] expects at least one painting after the clip: nst style clip.gif painting.jpg")
     output = _default(options.content) if options.output is None else options.output
-    job = Job(options, settings)
-    per_frame = {True: job.steps, False: options.frame_steps}
-
     with _progress.each(lambda i: f"frame {i + 1}", quiet=options.as_json) as show:
 
         def after_step(frame: int, progress: Any) -> None:
-            show(frame, per_frame[frame == 0], progress.row)
+            show(frame, progress.steps, progress.row)
 
         result = transfer_clip(
-            options.content, options.styles, output, net=job.network(), callback=after_step,
+            options.content, options.styles, output, net=Job(options, settings).network(), callback=after_step,
             regions=options.region or None, style_masks=options.style_mask or None, frame_steps=options.frame_steps,
             still_weight=options.still_weight, resume=_resumes(options, output), max_pixels=options.max_pixels,
             **{name: getattr(settings, name) for name in Settings.names()},
@@ -48,7 +46,7 @@ def run(options: Options, settings: Settings) -> int:
 
 def _default(clip: Path) -> Path:
     """out.mp4 for a video, the folder out for a folder, else out.gif or out.webp as the clip is."""
-    if clip.is_dir():
+    if os.path.isdir(clip):
         return DEFAULT_CLIP
     suffix = clip.suffix.lower()
     return DEFAULT_CLIP.with_suffix(".mp4" if suffix in VIDEOS else ".webp" if suffix == ".webp" else ".gif")

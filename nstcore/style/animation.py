@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -140,7 +141,7 @@ def read_animation(path: PathLike, max_pixels: int) -> Iterator[Timed]:
 
 def _read_video(path: Path, max_pixels: int) -> Iterator[Timed]:
     av = _av("read")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ImageError(f"[clip] {path} does not exist")
     with _told(path), av.open(str(path)) as container:
         if not container.streams.video:

@@ -123,7 +123,7 @@ def _is_picture(path: Path) -> bool:
 
 def _folder(output: PathLike) -> Path:
     folder = Path(output)
-    if not folder.is_dir() and (folder.suffix or folder.exists()):
+    if not os.path.isdir(folder) and (folder.suffix or os.path.exists(folder)):
         raise OutputError(f"[output] expects a folder for several photographs, got {folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -122,8 +123,8 @@ class _Target:
         self.folder = FrameFolder(frames_folder(self.path), owner)
         self.folder.refuse_inputs(inputs)
         if self.animated:
-            within = (path for folder in inputs if folder.is_dir() for path in folder.iterdir())
-            check_animation(self.path, [*(path for path in inputs if path.is_file()), *within])
+            within = (path for folder in inputs if os.path.isdir(folder) for path in folder.iterdir())
+            check_animation(self.path, [*(path for path in inputs if os.path.isfile(path)), *within])
         elif self.path.suffix:
             raise OutputError(
                 f"[clip] {self.path}: expects {', '.join(ANIMATIONS)}, or a folder for frames; got {self.path.suffix}"
@@ -277,7 +278,7 @@ def frames_folder(output: Path) -> Path:
 def frames_of(clip: Any, max_pixels: int) -> Iterator[tuple[Any, float]]:
     """The frames of a clip, one at a time, as `nstcore.images.load` takes them, and how long each is shown."""
     if isinstance(clip, (str, Path)):
-        if not Path(clip).is_dir():
+        if not os.path.isdir(clip):
             yield from read_animation(clip, max_pixels)
             return
         found = (p for p in Path(clip).iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
