@@ -236,7 +236,8 @@ class TiledObjective(Objective):
             for name, a in net.walk(Tensor(tile.cut(picture).astype(net.dtype, copy=False)), list(self._style)):
                 if tile.is_empty(name):
                     continue
-                core = np.ascontiguousarray(a.data[tile.inside(name)])
+                core = a.data[tile.inside(name)]
+                core = core if core.shape == a.shape else core.copy()
                 del a  # or the layer would live through the next ones
                 for found, texture in zip(sums, textures, strict=True):
                     masks = texture.masks

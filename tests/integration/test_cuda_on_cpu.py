@@ -100,7 +100,8 @@ def test_a_run_is_saved_and_continued(tmp_path: Path, optimizer: str) -> None:
     np.testing.assert_array_equal(continued.image, whole.image)
     assert [row.total for row in continued.history] == [row.total for row in whole.history]
     np.testing.assert_allclose(whole.image, here.image, atol=LARGEST_DIFFERENCE)
-    elsewhere = run(resume=saved["checkpoint"])  # what one backend saved, another continues
+    with pytest.warns(UserWarning, match="was made on cuda-on-cpu and goes on on cpu"):
+        elsewhere = run(resume=saved["checkpoint"])  # what one backend saved, another continues
     np.testing.assert_allclose(elsewhere.image, here.image, atol=LARGEST_DIFFERENCE)
 
 
