@@ -130,7 +130,8 @@ def check_free(path: PathLike) -> None:
     facts, _ = _read(path, "checkpoint", only=("meta",))
     if facts.get("finished") is not True:
         raise CheckpointError(
-            f"[checkpoint] {path} holds a run that is not finished: go on with resume, or remove the file"
+            f"[checkpoint] {path} holds a run that is not finished: go on with --resume {path} (in Python: resume=), "
+            "or remove the file"
         )
 
 

@@ -273,7 +273,7 @@ def test_an_unfinished_run_is_not_replaced_by_a_new_one(
     """Whoever forgets ``resume`` and stops again would lose it."""
     path = saved(net, photo, painting, tmp_path / "run.npz")
     before = path.read_bytes()
-    with pytest.raises(CheckpointError, match="holds a run that is not finished: go on with resume"):
+    with pytest.raises(CheckpointError, match="holds a run that is not finished: go on with --resume"):
         saved(net, photo, painting, path)
     other = tmp_path / "weights.npz"
     np.savez(other, a=np.zeros(3))
