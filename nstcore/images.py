@@ -75,6 +75,15 @@ def load_within(source: Source, size: int | None, *, max_pixels: int = MAX_PIXEL
     return _load(source, size, False, 1, max_pixels)
 
 
+def is_picture_name(name: str) -> bool:
+    """Whether a file of a folder is taken for a picture: by its suffix, and unless it is hidden.
+
+    >>> is_picture_name("a.JPG"), is_picture_name(".a.jpg"), is_picture_name("a.txt")
+    (True, False, False)
+    """
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+
+
 def load_over_black(source: Source, *, max_pixels: int = MAX_PIXELS) -> FloatImage:
     """As `load`, but transparency is laid over black: for masks, in which black and transparent mean the same.
 

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from nstcore.cli import _progress, _stop
-from nstcore.errors import ArgumentError, NonFiniteError, OutputError
+from nstcore.errors import ArgumentError, ImageError, NonFiniteError, OutputError
 from nstcore.style.settings import Settings
 
 DEFAULT_OUTPUT = Path("out.png")
@@ -216,14 +216,19 @@ class Job:
 
 def _warn_of_frames(content: Path) -> None:
     """Say that an animation has more than the frame that is painted."""
-    from PIL import Image
-
+    from nstcore import _decode
     from nstcore.cli import print_warning
+    from nstcore.images import MAX_PIXELS
 
+    name = str(content)
     try:
-        with Image.open(content) as picture:
+        with (
+            _decode.open_path(name) as stream,
+            _decode.opened(stream, name, MAX_PIXELS) as picture,
+            _decode.damage_as_image_error(name, MAX_PIXELS),
+        ):
             frames = getattr(picture, "n_frames", 1)
-    except Exception:  # whatever is wrong with it is told when it is read
+    except ImageError:  # whatever is wrong with it is told when it is read
         return
     if frames > 1 and picture.format in ("GIF", "WEBP", "PNG"):
         print_warning(f"{content} has {frames} frames, of which the first is painted; --clip paints all")

@@ -91,7 +91,7 @@ def _listed(root: Path) -> dict[Path, list[Path]]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return images.is_picture_name(path.name) and path.is_file()
 
 
 def _check_classes(

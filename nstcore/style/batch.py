@@ -12,12 +12,12 @@ from typing import Any
 
 from nstcore.errors import ArgumentError, NstError, OutputError
 from nstcore.files import PathLike, check_output
-from nstcore.images import SUFFIXES, load, save
-from nstcore.models.vgg import VGG, vgg16
+from nstcore.images import SUFFIXES, is_picture_name, load, save
+from nstcore.models.vgg import VGG
 from nstcore.style.frames import files_among
 from nstcore.style.result import Progress, Result
 from nstcore.style.settings import SMALLEST
-from nstcore.style.transfer import as_list, settings_of, transfer
+from nstcore.style.transfer import as_list, network_of, settings_of, transfer
 
 OF_A_SCENE = ("start", "regions", "style_masks")  # options of `transfer` that are pictures
 
@@ -66,8 +66,7 @@ def transfer_folder(
     settings = settings_of({name: value for name, value in options.items() if name not in OF_A_SCENE})
     many, found = as_list(styles), photographs(photos)
     settings.blend_shares(len(many))
-    network = net or vgg16(pooling=settings.pooling)
-    network.check_layers([*settings.content_shares, *settings.style_shares])
+    network = network_of(net, settings)
     longer = max(SMALLEST, round(settings.size * settings.style_scale))
     paintings = [load(x, size=longer, max_pixels=max_pixels, min_side=SMALLEST) for x in many]
     inputs = files_among(found, many, *(options.get(name) for name in OF_A_SCENE))
@@ -117,8 +116,7 @@ def photographs(photos: PathLike | Iterable[PathLike]) -> list[Path]:
 
 def _is_picture(path: Path) -> bool:
     """Whether the name is that of a picture; a link to nothing is one, which fails and is told."""
-    named = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    return named and (path.is_file() or path.is_symlink())
+    return is_picture_name(path.name) and (path.is_file() or path.is_symlink())
 
 
 def _folder(output: PathLike) -> Path:

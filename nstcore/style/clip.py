@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nstcore.errors import ArgumentError, CheckpointError, ImageError, OutputError
 from nstcore.files import PathLike
 from nstcore.images import load, to_bytes
-from nstcore.models.vgg import VGG, vgg16
+from nstcore.models.vgg import VGG
 from nstcore.ops._op import whole
 from nstcore.style import checkpoint
 from nstcore.style.animation import ANIMATIONS, check_animation, read_animation, write_animation
@@ -26,7 +26,7 @@ from nstcore.style.result import Progress, Result
 from nstcore.style.scene import Scene, check_sides, digest, narrowest, read_scene
 from nstcore.style.settings import FRAME_STEPS, SMALLEST, STILL_WEIGHT, Settings, check_weight
 from nstcore.style.still import Still, still_parts
-from nstcore.style.transfer import as_list, paint, portrait_of, settings_of
+from nstcore.style.transfer import as_list, network_of, paint, portrait_of, settings_of
 
 Array = NDArray[Any]
 
@@ -90,8 +90,7 @@ def transfer_clip(
     if steps < 1:
         raise ArgumentError(f"[style] expects frame_steps as a whole number from 1, got {steps}")
     target = _Target(output, files_among(clip, many, regions, style_masks))
-    network = net or vgg16(pooling=settings.pooling)
-    network.check_layers([*settings.content_shares, *settings.style_shares])
+    network = network_of(net, settings)
     painter = _Painter(network, settings, many, (regions, style_masks), steps, float(still_weight), max_pixels)
     work = _Work(painter, target, resume, callback)
     try:

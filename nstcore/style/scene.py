@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nstcore import _decode
 from nstcore.backend.memory import give_back
 from nstcore.errors import ArgumentError, ImageError
 from nstcore.images import load, load_over_black, resize, resize_to
@@ -113,7 +113,7 @@ def read_scene(
     ]
     begin = None if start is None else resize_to(load(start, max_pixels=max_pixels), photo.shape[0], photo.shape[1])
     read = [content, *paintings, start, *regions, *style_masks]
-    return Scene(photo, shown, begin, masks, sources, max(map(_pixels, read)))
+    return Scene(photo, shown, begin, masks, sources, max(_pixels(source, max_pixels) for source in read))
 
 
 def _one_each(name: str, masks: Any, paintings: Sequence[Any]) -> list[Any]:
@@ -128,17 +128,12 @@ def _one_each(name: str, masks: Any, paintings: Sequence[Any]) -> list[Any]:
     return each
 
 
-def _pixels(source: Any) -> int:
-    """How many a file has that will be decoded; 0 for what is in memory already."""
-    from PIL import Image, UnidentifiedImageError
-
+def _pixels(source: Any, max_pixels: int) -> int:
+    """How many a file has that is decoded; 0 for what is in memory already."""
     if not isinstance(source, (str, os.PathLike)):
         return 0
-    try:
-        with warnings.catch_warnings(), Image.open(source) as picture:
-            return int(picture.width) * int(picture.height)
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
-        return 0  # it has been read, so it is one of another kind
+    with _decode.open_path(os.fspath(source)) as stream, _decode.opened(stream, str(source), max_pixels) as picture:
+        return int(picture.width) * int(picture.height)
 
 
 def _mask(name: str, source: Any, max_pixels: int, shape: tuple[int, ...]) -> Array:

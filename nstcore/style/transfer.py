@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nstcore.backend import current_backend
-from nstcore.backend.memory import give_back, reuse
+from nstcore.backend.memory import reuse
 from nstcore.errors import ArgumentError, OutputError
 from nstcore.files import PathLike, check_output
 from nstcore.images import load_within
@@ -84,7 +84,7 @@ def transfer(
         check_output(checkpoint, inputs=files_among((*inputs, film)))
         if resume is None or Path(resume).resolve() != Path(checkpoint).resolve():
             checkpoints.check_free(checkpoint)
-    network = _network(net, settings)
+    network = network_of(net, settings)
     scene = read_scene(content, many, settings, start, regions, style_masks, max_pixels)
     levels = settings.levels(narrowest(scene, settings), check_sides(network, settings, scene))
     if checkpoint is not None:
@@ -159,7 +159,7 @@ def plan_transfer(
     """
     settings, many = settings_of(options), as_list(styles)
     settings.blend_shares(len(many))
-    network = _network(net, settings)
+    network = network_of(net, settings)
     scene = read_scene(content, many, settings, start, regions, style_masks, max_pixels)
     levels = settings.levels(narrowest(scene, settings), check_sides(network, settings, scene))
     held = Held.by(scene)
@@ -195,13 +195,12 @@ def kept_faces(
     found = Faces.of(large, grey(large), network.dtype)
     if found is not None:
         found = found.clear(grey(photo))
-    give_back()  # what the detector worked in, which the plan would count as the program's
     if found is None and not lenient:
         raise no_face(settings.size)
     return found
 
 
-def _network(net: VGG | None, settings: Settings) -> VGG:
+def network_of(net: VGG | None, settings: Settings) -> VGG:
     """The network that was passed, or VGG-16, with all layers that are asked for."""
     if net is not None and not isinstance(net, VGG):
         raise ArgumentError(f"[style] expects net as a VGG (nst.models.vgg16()), got {type(net).__name__}")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nstcore.errors import ArgumentError, DTypeError, ImageError, NstError
-from nstcore.images import MAX_PIXELS, SUFFIXES, load_within
+from nstcore.images import MAX_PIXELS, SUFFIXES, is_picture_name, load_within
 
 Array = NDArray[Any]
 AHEAD = 3  # decoded pictures that wait at most
@@ -157,7 +157,7 @@ def _files(folder: Path) -> list[str]:
             path = os.path.join(place, name)
             if os.path.exists(path) and not os.path.isfile(path):
                 continue  # a pipe would be waited for; a link to nothing is listed as broken
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+            if is_picture_name(name):
                 found.append(os.path.relpath(path, folder))
     if not found:
         raise ImageError(f"[visualize] {folder} has no pictures ({', '.join(sorted(SUFFIXES))})")
